@@ -15,8 +15,8 @@ FROM ${RUST} AS compiled
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev make && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY . .
-RUN cargo build --release --locked --bin pentimento \
-    && mkdir /out && objcopy --strip-all target/release/pentimento /out/pentimento
+RUN PENTIMENTO_FOR_IMAGE=1 cargo build --profile dist --locked --bin pentimento \
+    && mkdir /out && objcopy --strip-all target/dist/pentimento /out/pentimento
 
 FROM ${BINARY} AS binary
 

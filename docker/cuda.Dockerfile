@@ -19,8 +19,8 @@ FROM ${RUST} AS compiled
 RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev make && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY . .
-RUN cargo build --release --locked --features cuda --bin pentimento \
-    && mkdir /out && objcopy --strip-all target/release/pentimento /out/pentimento
+RUN PENTIMENTO_FOR_IMAGE=1 cargo build --profile dist --locked --features cuda --bin pentimento \
+    && mkdir /out && objcopy --strip-all target/dist/pentimento /out/pentimento
 
 FROM ${BASE} AS fetched
 RUN apt-get update && apt-get install -y --no-install-recommends ca-certificates python3-pip && rm -rf /var/lib/apt/lists/*

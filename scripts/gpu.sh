@@ -30,9 +30,11 @@ begun=$(date +%s)
 if [ "$REHEARSE" = 1 ]; then
     device=emulated
     check=(--device emulated --shape tiny --size 64 --out "$OUT")
+    sdxl=(--device emulated --shape tiny-sdxl --size 64 --out "$OUT/sdxl")
 else
     device=cuda:0
     check=(--device cuda:0 --shape sd15 --size 512 --out "$OUT")
+    sdxl=(--device cuda:0 --shape sdxl --size 1024 --out "$OUT/sdxl")
 fi
 
 # NVIDIA's libraries: those of an environment with torch, where nothing else is said.
@@ -98,6 +100,8 @@ if has gpu-check; then
     step company 90 "$KIT/gpu-check" company "${check[@]}"
     step exactness 120 "$KIT/gpu-check" exactness "${check[@]}"
     step speed 120 "$KIT/gpu-check" speed "${check[@]}"
+    # Two rows of true shapes, with weights of a seed, so that nothing is carried for it.
+    step speed-sdxl 90 "$KIT/gpu-check" speed "${sdxl[@]}"
 else
     left_out gpu-check "the kit has none"
 fi

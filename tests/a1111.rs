@@ -121,6 +121,10 @@ async fn only_the_masked_part_of_a_larger_picture_is_painted_and_the_result_has_
     let is_far = |x: u32, y: u32| !(292..368).contains(&x) || !(92..148).contains(&y);
     let (_, changed) = kept(&made, &large, is_far);
     assert!(changed > 1500, "{changed} changed");
+    // Nothing to paint: nothing is painted.
+    let body = with(json!({"init_images": [png(&large)], "mask": png(&RgbImage::new(600, 424))}));
+    let back = pictures::decode(&files(&server, "img2img", &body).await[0]);
+    assert!(back == large, "the picture comes back as it was");
     let wrong = with(json!({"mask": png(&mask)}));
     let refused = post(&server, "img2img", &wrong).await;
     assert_eq!(refused.status, 422);

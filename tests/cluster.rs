@@ -3,174 +3,15 @@
 //! What the queue and the records do when brokers and nodes fail is tested in `crates/cluster`; here is what callers see.
 
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use axum::http::StatusCode;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 
-use crate::support::broker::{Broker, programs};
-use crate::support::client::{Reply, get, good_modelslab_body, http, send};
-use crate::support::s3_server::S3Server;
-use crate::support::server::{TestServer, first_line};
-
-/// Jobs that are not over at once are for tests of what happens meanwhile.
-const LONG: (u32, u32) = (256, 150);
-
-/// A broker and a store, and how machines get to them.
-struct Ground {
-    broker: Broker,
-    store: S3Server,
-}
-
-impl Ground {
-    /// None where this machine has no broker.
-    async fn new() -> Option<Self> {
-        let program = programs().pop()?;
-        Some(Self {
-            broker: Broker::start(program, "authorization { token: \"hush\" }"),
-            store: S3Server::start().await,
-        })
-    }
-
-    fn environment(&self) -> Vec<(String, String)> {
-        let pairs = [
-            ("PENTIMENTO_CLUSTER", self.broker.url().to_string()),
-            ("PENTIMENTO_CLUSTER_TOKEN", "hush".to_owned()),
-            ("PENTIMENTO_IMAGES", "s3://pictures/of/tests".to_owned()),
-            ("AWS_ENDPOINT_URL", self.store.address()),
-            ("AWS_ACCESS_KEY_ID", "test-key".to_owned()),
-            ("AWS_SECRET_ACCESS_KEY", "test-secret".to_owned()),
-            ("AWS_REGION", "eu-central-1".to_owned()),
-        ];
-        pairs.map(|(name, value)| (name.to_owned(), value)).to_vec()
-    }
-
-    /// One that answers callers.
-    fn server(&self, more: &[(&str, &str)]) -> TestServer {
-        let environment = self.environment();
-        let environment = environment
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()));
-        TestServer::start_with(&[], &environment.chain(more.iter().copied()).collect::<Vec<_>>())
-    }
-
-    /// One that only answers, so that others must work.
-    fn front(&self, more: &[(&str, &str)]) -> TestServer {
-        self.server(&[&[("PENTIMENTO_RUNS_JOBS", "false")], more].concat())
-    }
-
-    fn worker(&self) -> Worker {
-        let folder = tempfile::tempdir().unwrap();
-        let log = fs_err::File::create(folder.path().join("worker.log")).unwrap();
-        let mut process = Command::new(env!("CARGO_BIN_EXE_pentimento"))
-            .args(["worker", "--admin-listen", "127.0.0.1:0", "--data"])
-            .arg(folder.path().join("data"))
-            .envs(self.environment())
-            .current_dir(folder.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log.into_parts().0)
-            .spawn()
-            .unwrap();
-        let line = first_line(&mut process);
-        let health = line.trim().strip_prefix("working; health checks on ");
-        let health = health
-            .unwrap_or_else(|| panic!("the worker said {line:?}"))
-            .to_owned();
-        Worker {
-            process,
-            folder,
-            health,
-        }
-    }
-}
-
-struct Worker {
-    process: Child,
-    folder: TempDir,
-    health: String,
-}
-
-impl Worker {
-    fn name(&self) -> String {
-        let name = fs_err::read_to_string(self.folder.path().join("data/node-id")).unwrap();
-        name.trim().to_owned()
-    }
-
-    fn signal(&self, name: &str) {
-        let sent = Command::new("kill")
-            .args([&format!("-{name}"), &self.process.id().to_string()])
-            .status();
-        assert!(sent.unwrap().success());
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            let log = fs_err::read_to_string(self.folder.path().join("worker.log")).unwrap_or_default();
-            println!("the worker's log:\n{log}");
-        }
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-async fn call(server: &TestServer, change: Value) -> Reply {
-    let mut body = good_modelslab_body();
-    for (name, value) in change.as_object().unwrap() {
-        body[name] = value.clone();
-    }
-    let path = format!("{}/api/v1/enterprise/img2img", server.base());
-    send(http().post(path).json(&body)).await
-}
-
-/// Its picture's address.
-async fn picture(server: &TestServer, change: Value) -> String {
-    let reply = call(server, change).await.json();
-    assert_eq!(reply["status"], "success", "{reply}");
-    reply["output"][0].as_str().unwrap().to_owned()
-}
-
-/// The id of a job of which the caller does not wait for the end.
-async fn begun(server: &TestServer, change: Value) -> String {
-    let reply = call(server, change).await.json();
-    assert_eq!(reply["status"], "processing", "{reply}");
-    let jobs = get(&format!("{}/v1/jobs?limit=1", server.base())).await.json();
-    jobs["jobs"][0]["id"].as_str().unwrap().to_owned()
-}
-
-async fn job(server: &TestServer, id: &str) -> Value {
-    get(&format!("{}/v1/jobs/{id}", server.base())).await.json()
-}
-
-async fn nodes(server: &TestServer) -> Vec<Value> {
-    let reply = get(&format!("{}/v1/cluster", server.base())).await.json();
-    reply["nodes"].as_array().cloned().unwrap_or_default()
-}
-
-/// Waits until something holds, which it must.
-async fn until<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    for _ in 0..1200 {
-        if let Some(found) = look().await {
-            return found;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    panic!("it never comes that {what}");
-}
-
-/// Waits until `server` has heard of so many workers that have the embedded model.
-async fn until_workers(server: &TestServer, count: usize) {
-    until("the workers are heard", async || {
-        let ready =
-            |node: &&Value| node["works"] == true && node["models"].as_array().is_some_and(|m| !m.is_empty());
-        (nodes(server).await.iter().filter(ready).count() == count).then_some(())
-    })
-    .await;
-}
+use crate::support::client::{get, http, send};
+use crate::support::ground::{Ground, LONG, begun, call, job, nodes, picture, until, until_workers};
+use crate::support::server::TestServer;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_machine_answers_for_what_another_has_accepted_and_a_third_has_made() {
@@ -222,9 +63,9 @@ async fn any_machine_answers_for_what_another_has_accepted_and_a_third_has_made(
     // The same request alone is the same picture.
     let solo = get(&picture(&alone, json!({})).await).await;
     assert_eq!(solo.body, made.body);
-    let health = send(http().get(format!("{}/readyz", worker.health))).await;
+    let health = send(http().get(format!("{}/readyz", worker.health()))).await;
     assert_eq!(health.status, StatusCode::OK);
-    let nothing_else = send(http().get(format!("{}/v3/model", worker.health))).await;
+    let nothing_else = send(http().get(format!("{}/v3/model", worker.health()))).await;
     assert_eq!(nothing_else.status, StatusCode::NOT_FOUND);
 }
 

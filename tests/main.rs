@@ -23,6 +23,15 @@ mod clients;
 #[cfg(unix)]
 mod cluster;
 #[cfg(test)]
+#[cfg(unix)]
+mod cluster_chaos;
+#[cfg(test)]
+#[cfg(target_os = "linux")]
+mod cluster_network;
+#[cfg(test)]
+#[cfg(unix)]
+mod cluster_upgrade;
+#[cfg(test)]
 mod connections;
 #[cfg(test)]
 mod differential;

@@ -46,6 +46,33 @@ async fn every_example_works_as_it_is() {
     }
 }
 
+/// RFC 9110 asks for `WWW-Authenticate` at each 401, and the document says which.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_has_no_key_is_told_how_one_is_sent() {
+    let server = TestServer::start_with(&["--key", "me=sk_secret"], &[]);
+    let whole: Value = document(&server, "/openapi.json").await;
+    let mut told = std::collections::BTreeSet::new();
+    for (path, methods) in whole["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let method = method.to_uppercase().parse().unwrap();
+            let address = format!("{}{}", server.base(), path.replace(['{', '}'], ""));
+            let reply = send(http().request(method, address).json(&json!({}))).await;
+            if reply.status != 401 {
+                continue;
+            }
+            let header = reply.headers["www-authenticate"].to_str().unwrap();
+            let described = &operation["responses"]["401"]["headers"]["WWW-Authenticate"]["schema"];
+            assert_eq!(described, &json!({"enum": [header]}), "{path}");
+            told.insert((operation["tags"][0].as_str().unwrap(), header.to_owned()));
+        }
+    }
+    let told: Vec<_> = told.iter().map(|(tag, header)| (*tag, header.as_str())).collect();
+    assert_eq!(
+        told,
+        [("a1111", "Basic"), ("openai", "Bearer"), ("own", "Bearer")]
+    );
+}
+
 /// Its `GET`s without parameters in the path, and the statuses that the document has for them.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_can_be_looked_at_answers_as_the_document_says() {

@@ -88,3 +88,75 @@ fn bf16_is_refused_where_nothing_multiplies_it() {
         );
     }
 }
+
+/// Two names for the demo model, of which `rounded` asks for bf16.
+const TWO_ENTRIES: &str = r#"
+[[model]]
+name   = "demo"
+kind   = "checkpoint"
+source = "embedded:demo"
+role   = "lcm"
+[[model]]
+name      = "rounded"
+kind      = "checkpoint"
+source    = "embedded:demo"
+role      = "lcm"
+precision = "bf16"
+"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_model_in_bf16_leaves_another_of_the_same_files_in_f32() {
+    let set = ["--isa", "avx512-bf16-emulated"];
+    let (in_f32, ..) = picture(&set).await;
+    let (in_bf16, ..) = picture(&[&set[..], &["--precision", "bf16"]].concat()).await;
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("two.toml");
+    fs_err::write(&file, TWO_ENTRIES).unwrap();
+    let models = ["--models", file.to_str().unwrap()];
+    let server = TestServer::start_in(home.path(), &[&set[..], &models].concat(), &[]);
+    let of = async |name: &str| {
+        let mut body = body();
+        body["model_name"] = json!(name);
+        let picture = pictures_of(&server, &body).await.remove(0);
+        let address = format!("{}/v1/provenance/verify", server.base());
+        let said = send(http().post(address).body(picture.clone())).await.json();
+        let model = get(&format!("{}/v1/models/{name}", server.base())).await.json();
+        let said = said["parameters"]["precision"].clone();
+        (picture, said, model["precision"].clone())
+    };
+    // The second one while the first is in memory, and the first again.
+    let (plain, rounded, again) = (of("demo").await, of("rounded").await, of("demo").await);
+    assert_eq!((&plain.1, &plain.2), (&Value::Null, &json!("f32")));
+    assert_eq!((&rounded.1, &rounded.2), (&json!("bf16"), &json!("bf16")));
+    assert_eq!((furthest(&plain.0, &in_f32), furthest(&again.0, &in_f32)), (0, 0));
+    assert_eq!(furthest(&rounded.0, &in_bf16), 0);
+    assert!(furthest(&plain.0, &rounded.0) > 0, "they are two models");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_asks_for_bf16_where_nothing_has_it_is_computed_in_the_devices_numbers() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("two.toml");
+    fs_err::write(&file, TWO_ENTRIES).unwrap();
+    for (settings, found) in [(["--isa", "portable"], "f32"), (["--device", "emulated"], "f16")] {
+        let models = ["--models", file.to_str().unwrap()];
+        let settings = [&settings[..], &models].concat();
+        let doctor = std::process::Command::new(env!("CARGO_BIN_EXE_pentimento"))
+            .args([&["doctor", "--listen", "127.0.0.1:0"][..], &settings].concat())
+            .current_dir(home.path())
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&doctor.stdout);
+        let words = said
+            .lines()
+            .find(|line| line.contains("`rounded` asks for precision bf16"));
+        assert!(
+            words.is_some_and(|words| words.ends_with(&format!("computed in {found}"))),
+            "{said}"
+        );
+        let server = TestServer::start_in(home.path(), &settings, &[]);
+        let model = get(&format!("{}/v1/models/rounded", server.base())).await.json();
+        assert_eq!(model["precision"], found);
+        drop(server);
+    }
+}

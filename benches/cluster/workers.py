@@ -4,7 +4,9 @@
 
 Each worker is held to one core of the list, the rest of the machine is left to the broker, the store and the server that
 answers; so the machine needs a core more than there are workers for the figure to be fair. The bucket `pictures` must be there
-(for moto: `moto_server`, then a PUT to /pictures). Prints jobs a second with the first worker alone and with all of them.
+(for moto: `moto_server -p 5000`, then `curl -X PUT http://127.0.0.1:5000/pictures`). Prints jobs a second with the first worker
+alone and with all of them, and what share of a core each process had meanwhile: a worker that has less than a whole one waited for
+the others.
 """
 
 import argparse
@@ -47,6 +49,11 @@ def call(base: str, path: str, body=None) -> dict:
         return json.load(reply)
 
 
+def cpu_seconds(process: subprocess.Popen) -> float:
+    fields = pathlib.Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("program")
@@ -58,6 +65,7 @@ def main() -> None:
     parser.add_argument("--cores", type=int, nargs="+", default=[0, 1])
     args = parser.parse_args()
     processes = []
+    names = []
     with tempfile.TemporaryDirectory() as folder:
         home = pathlib.Path(folder)
         port = free_port()
@@ -72,12 +80,14 @@ def main() -> None:
             process = subprocess.Popen([*prefix, args.program, *command], env=environment | more, cwd=home,
                                        stdout=subprocess.PIPE, text=True)
             processes.append(process)
+            names.append(command[0])
             return process.stdout.readline().strip()
 
         try:
             conf = home / "nats.conf"
             conf.write_text(f'listen: "127.0.0.1:{port}"\nauthorization {{ token: "bench" }}\njetstream {{ store_dir: "{home}/js" }}\n')
             processes.append(subprocess.Popen([args.broker, "-c", str(conf)], stderr=subprocess.DEVNULL))
+            names.append("broker")
             time.sleep(1)
             line = start("serve", "--listen", "127.0.0.1:0", "--admin-listen", "none", "--data", "front",
                          PENTIMENTO_RUNS_JOBS="false")
@@ -94,16 +104,20 @@ def main() -> None:
                 # Everybody has the model in memory before the clock runs.
                 with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
                     list(pool.map(lambda seed: call(base, "/api/v1/enterprise/img2img", body | {"seed": seed}), range(4 * count)))
+                    before = [cpu_seconds(process) for process in processes]
                     begin = time.monotonic()
                     replies = list(pool.map(lambda seed: call(base, "/api/v1/enterprise/img2img", body | {"seed": seed}),
                                             range(args.jobs)))
-                    rates.append(args.jobs / (time.monotonic() - begin))
+                    seconds = time.monotonic() - begin
+                    rates.append(args.jobs / seconds)
+                    shares = [(cpu_seconds(process) - then) / seconds for process, then in zip(processes, before)]
                 assert all(reply["status"] == "success" for reply in replies), replies
-                print(f"{count} workers: {rates[-1]:.2f} jobs/s, {rates[-1] / rates[0]:.2f} times one", flush=True)
+                cores = ", ".join(f"{name} {share:.2f}" for name, share in zip(names, shares))
+                print(f"{count} workers: {rates[-1]:.2f} jobs/s, {rates[-1] / rates[0]:.2f} times one; cores: {cores}", flush=True)
         finally:
+            # The broker last.
             for process in reversed(processes):
                 process.terminate()
-            for process in processes:
                 process.wait()
 
 

@@ -196,6 +196,17 @@ async function maskByDegrees() {
   assert.equal(plain.differential_diffusion, undefined);
   assert.ok((await middleLine(page, plain.mask_image))[Math.round(levels.length * 0.75)] >= 254);
   await finished(page);
+  // The edge of one by degrees fades, on a canvas without `filter` as Safari's as well.
+  await page.evaluate(() => delete CanvasRenderingContext2D.prototype.filter);
+  await page.locator('#view-edit').click();
+  await page.locator('#by-degrees').check();
+  await set(page, 'soft-edge', 24);
+  const third = page.waitForRequest((request) => request.url().endsWith('/inpaint'));
+  await paint(page);
+  const faded = await middleLine(page, (await third).postDataJSON().mask_image);
+  const between = (line) => line.filter((level) => level > 8 && level < 94).length;
+  assert.ok(between(faded) > between(levels) + 4, `${levels}\n${faded}`);
+  await finished(page);
   assert.deepEqual(complaints, []);
   await page.context().close();
 }

@@ -1,22 +1,38 @@
 //! What the black-box tests share: a running server, requests, pictures and the scenario runner.
 
 #[cfg(unix)]
+pub(crate) mod account;
+#[cfg(unix)]
 #[expect(
     dead_code,
     reason = "a part of it is for the tests of the cluster's own crate"
 )]
 #[path = "../../crates/cluster/src/tests/broker.rs"]
 pub(crate) mod broker;
+#[cfg(unix)]
+pub(crate) mod callers;
 pub(crate) mod client;
 pub(crate) mod expect;
 pub(crate) mod exposition;
+#[cfg(unix)]
+pub(crate) mod fleet;
+#[cfg(unix)]
+pub(crate) mod ground;
 pub(crate) mod hub_server;
+#[cfg(unix)]
+pub(crate) mod machine;
+#[cfg(target_os = "linux")]
+pub(crate) mod network;
 pub(crate) mod picture_server;
 pub(crate) mod pictures;
+#[cfg(unix)]
+pub(crate) mod receiver;
 pub(crate) mod s3_server;
 pub(crate) mod scenario;
 pub(crate) mod server;
 pub(crate) mod suite;
+#[cfg(unix)]
+pub(crate) mod worker;
 
 use std::path::{Path, PathBuf};
 

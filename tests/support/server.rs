@@ -1,7 +1,7 @@
 //! The real binary, on a free port, with a data folder of its own; killed when it goes out of scope.
 
 use std::io::{BufRead as _, BufReader};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -60,14 +60,19 @@ impl TestServer {
 
     /// Starts it as a program that ends in the server's binary, such as one that enters a namespace first. The server's process is the
     /// program's.
-    pub(crate) fn start_as(mut program: Command, (home, flags): (&Path, &[&str])) -> Self {
+    pub(crate) fn start_as(program: Command, started: (&Path, &[&str])) -> Self {
+        Self::start_at(Ipv4Addr::LOCALHOST, program, started)
+    }
+
+    /// The same, at an address that the program has.
+    pub(crate) fn start_at(listen: Ipv4Addr, mut program: Command, (home, flags): (&Path, &[&str])) -> Self {
         let log = fs_err::OpenOptions::new()
             .create(true)
             .append(true)
             .open(home.join("server.log"))
             .expect("a file for its log");
         let mut process = program
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .args(["serve", "--listen", &format!("{listen}:0"), "--data"])
             .arg(home.join("data"))
             .args(flags)
             // No settings or catalogue of the machine may reach the test.

@@ -84,8 +84,7 @@ export class Mask {
     const context = canvas.getContext('2d');
     context.fillStyle = '#000';
     context.fillRect(0, 0, canvas.width, canvas.height);
-    if (this.#byDegrees && this.softEdge > 0) context.filter = `blur(${this.softEdge / 2}px)`;
-    context.drawImage(this.#shape, 0, 0, canvas.width, canvas.height);
+    this.#drawShape(context, this.#byDegrees ? this.softEdge : 0);
     return canvas;
   }
 
@@ -95,9 +94,7 @@ export class Mask {
     const { width, height } = this.#canvas;
     context.clearRect(0, 0, width, height);
     context.globalCompositeOperation = 'source-over';
-    context.filter = this.softEdge > 0 ? `blur(${(this.softEdge * this.#scale) / 2}px)` : 'none';
-    context.drawImage(this.#shape, 0, 0);
-    context.filter = 'none';
+    this.#drawShape(context, this.softEdge * this.#scale);
     // The edge fades inwards only, since the server keeps what was not painted over; by degrees it is part of the mask.
     if (!this.#byDegrees) {
       context.globalCompositeOperation = 'destination-in';
@@ -119,6 +116,16 @@ export class Mask {
       context.stroke();
       context.setLineDash([]);
     }
+  }
+
+  /** The strokes, with an edge that fades over so many pixels: the shadow of a shape beside the canvas, as Safari's canvas has no `filter`. */
+  #drawShape(context, edge) {
+    const { width, height } = context.canvas;
+    context.save();
+    // Half of it is the deviation of the blur.
+    if (edge > 0) Object.assign(context, { shadowColor: '#fff', shadowBlur: edge, shadowOffsetX: width });
+    context.drawImage(this.#shape, edge > 0 ? -width : 0, 0, width, height);
+    context.restore();
   }
 
   #width() {

@@ -85,7 +85,13 @@ async fn describe_all(app: &AppState, entries: &[Arc<ModelEntry>]) -> Vec<Value>
     let states = app.service.model_states(entries).await;
     states
         .iter()
-        .map(|(entry, state)| describe(entry, state, &resident))
+        .map(|(entry, state)| {
+            let mut described = describe(entry, state, &resident);
+            if entry.kind == ModelKind::Checkpoint {
+                described["precision"] = app.service.precision(entry).to_string().into();
+            }
+            described
+        })
         .collect()
 }
 

@@ -137,6 +137,35 @@ impl Prediction {
     }
 }
 
+/// The numbers that a model's networks multiply on a processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum ModelPrecision {
+    /// 32 bits.
+    F32,
+    /// 16 bits with the range of f32.
+    Bf16,
+}
+
+impl ModelPrecision {
+    /// All of them.
+    pub const ALL: &'static [Self] = &[Self::F32, Self::Bf16];
+
+    /// The word in `models.toml`, which is that of the setting for the whole server.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+        }
+    }
+
+    /// Reads the word of `models.toml`; None for any other.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|it| it.as_str() == word)
+    }
+}
+
 /// One model: its names, where its files are, and how it wants to be used.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ModelEntry {
@@ -158,6 +187,8 @@ pub struct ModelEntry {
     pub role: Option<String>,
     /// What the UNet predicts, where the files do not say it; the base's habit when None.
     pub prediction: Option<Prediction>,
+    /// In which numbers it is to be computed on a processor; the server's setting when None.
+    pub precision: Option<ModelPrecision>,
     /// How it wants to be run.
     pub scheduler: SchedulerSettings,
     /// Of an IP-Adapter: the entry of its image encoder; None is the one that lies beside its file.
@@ -187,6 +218,7 @@ impl ModelEntry {
             base: None,
             role: None,
             prediction: None,
+            precision: None,
             scheduler: SchedulerSettings::default(),
             image_encoder: None,
             preset: None,

@@ -13,7 +13,7 @@ mod settle;
 mod source;
 
 pub use catalog::Catalog;
-pub use entry::{BaseModel, ModelEntry, ModelKind, Prediction};
+pub use entry::{BaseModel, ModelEntry, ModelKind, ModelPrecision, Prediction};
 pub use error::{CatalogError, EntryFault};
 pub use preset::{LoraInPreset, Preset};
 pub use scheduler_settings::{SchedulerSettings, TimestepSpacing};

@@ -78,6 +78,7 @@ fn take_over(entry: &mut ModelEntry, base: ModelEntry) {
     entry.base = entry.base.or(base.base);
     entry.role = entry.role.take().or(base.role);
     entry.prediction = entry.prediction.or(base.prediction);
+    entry.precision = entry.precision.or(base.precision);
     entry.keep_alive = entry.keep_alive.or(base.keep_alive);
     entry.scheduler = std::mem::take(&mut entry.scheduler).or(&base.scheduler);
     // A checkpoint with a source of its own may have a VAE and LoRAs, too.

@@ -1,17 +1,21 @@
 //! The command line. A flag that is also a setting stays optional here: `config` decides what it means when it is absent.
 
+mod bench;
+mod generate;
 mod jobs;
 mod keys;
 mod models;
 mod place;
+mod values;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
-use pentimento_types::{ImageFormat, LoraRef, ModelId, SchedulerKind};
+use clap::{Args as ClapArgs, Parser, Subcommand};
 use url::Url;
 
+pub(crate) use self::bench::{BenchArgs, BenchModel};
+pub(crate) use self::generate::{DEFAULT_OUT, GenerateArgs};
 pub(crate) use self::jobs::{
     JobsAction, JobsArgs, JobsCancelArgs, JobsListArgs, JobsShowArgs, ReplayWebhookArgs,
 };
@@ -20,14 +24,12 @@ pub(crate) use self::models::{
     ModelsAction, ModelsArgs, ModelsInspectArgs, ModelsListArgs, ModelsPullArgs, ModelsVerifyArgs,
     ModelsWarmArgs,
 };
-use self::place::{ComputeArgs, PlaceArgs, bench_side};
+use self::place::{ComputeArgs, PlaceArgs};
 
 use crate::config::{
     AdminListen, ByteSize, Compliance, IsaChoice, KeySetting, LogFormat, Settings, WebhookSecretSetting,
 };
 
-/// Where `generate` writes when nobody says.
-pub(crate) const DEFAULT_OUT: &str = "out.png";
 /// What the demo model knows best: drawn scenes.
 const DEMO_PROMPT: &str = "the sea at sunset";
 /// Enough that the prompt shows, little enough that the photograph does too.
@@ -271,187 +273,9 @@ pub(crate) struct DemoArgs {
 }
 
 #[derive(Clone, Debug, ClapArgs)]
-pub(crate) struct GenerateArgs {
-    /// The picture to start from: PNG, JPEG or WebP; `-` reads it from the standard input. Several, or a folder of them, are
-    /// made together, each with the same seed [default: none, and the picture is made from the prompt alone]
-    #[arg(long = "image", value_name = "FILE", num_args = 1..)]
-    pub(crate) images: Vec<PathBuf>,
-
-    /// White is painted anew and black is kept; of any size
-    #[arg(long, value_name = "FILE", requires = "images")]
-    pub(crate) mask: Option<PathBuf>,
-
-    /// Takes the mask's grey for how much each pixel may change, from black, which stays, to white
-    #[arg(long, requires = "mask")]
-    pub(crate) differential_diffusion: bool,
-
-    /// Pixels per line of a picture that is made from the prompt alone, a multiple of 8 [default: what the checkpoint was trained
-    /// on]
-    #[arg(long, value_name = "PIXELS", conflicts_with = "images", value_parser = side)]
-    pub(crate) width: Option<u32>,
-
-    /// Lines of such a picture, a multiple of 8 [default: what the checkpoint was trained on]
-    #[arg(long, value_name = "PIXELS", conflicts_with = "images", value_parser = side)]
-    pub(crate) height: Option<u32>,
-
-    /// Pixels over which the new part fades in at the mask's edge
-    #[arg(long, value_name = "PIXELS", default_value_t = 0, requires = "mask", value_parser = clap::value_parser!(u32).range(0..=256))]
-    pub(crate) soft_edge: u32,
-
-    /// What the picture should show
-    #[arg(long)]
-    pub(crate) prompt: String,
-
-    /// What it should not show; counts when guidance is above 1
-    #[arg(long)]
-    pub(crate) negative: Option<String>,
-
-    /// A checkpoint of the catalogue
-    #[arg(long, default_value = "demo")]
-    pub(crate) model: String,
-
-    /// A VAE of the catalogue [default: the checkpoint's own]
-    #[arg(long, value_name = "NAME")]
-    pub(crate) vae: Option<String>,
-
-    /// A LoRA of the catalogue, with its strength where that is not 1; may be repeated
-    #[arg(long = "lora", value_name = "NAME[:STRENGTH]", value_parser = lora)]
-    pub(crate) loras: Vec<LoraRef>,
-
-    /// An IP-Adapter of the catalogue, which shows the model a picture beside the prompt
-    #[arg(long, value_name = "NAME", requires = "ip_adapter_image")]
-    pub(crate) ip_adapter: Option<String>,
-
-    /// The picture that it shows; a square one is seen whole
-    #[arg(long, value_name = "FILE", requires = "ip_adapter")]
-    pub(crate) ip_adapter_image: Option<PathBuf>,
-
-    /// How much that picture counts: 1 as the adapter was trained, 0 not at all
-    #[arg(long, value_name = "SCALE", default_value_t = 1.0, requires = "ip_adapter", value_parser = unit_interval)]
-    pub(crate) ip_adapter_scale: f64,
-
-    /// Steps of the whole schedule; strength decides how many of them run
-    #[arg(long, default_value_t = 12, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub(crate) steps: u32,
-
-    /// 0 gives the picture back, 1 ignores it
-    #[arg(long, default_value_t = 0.6, requires = "images", value_parser = unit_interval)]
-    pub(crate) strength: f64,
-
-    /// How closely to follow the prompt; up to 1 there is no guidance
-    #[arg(long, default_value_t = 2.0, value_parser = guidance_scale)]
-    pub(crate) guidance: f64,
-
-    /// The same seed gives the same picture [default: a random one, which is printed]
-    #[arg(long)]
-    pub(crate) seed: Option<u64>,
-
-    /// The diffusion scheduler, by its diffusers name: LCMScheduler, DDIM, EulerDiscrete [default: the checkpoint's]
-    #[arg(long, value_name = "NAME", value_parser = scheduler)]
-    pub(crate) scheduler: Option<SchedulerKind>,
-
-    /// 1 uses the text encoder's last layer, 2 the one before it
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=12))]
-    pub(crate) clip_skip: u32,
-
-    /// Faster for large pictures, by merging tokens that are nearly alike; changes the picture a little
-    #[arg(long)]
-    pub(crate) merge_tokens: bool,
-
-    /// How many pictures; picture k uses seed + k
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
-    pub(crate) count: u32,
-
-    /// Where to; further pictures get `-1`, `-2` before the ending. `-` writes to the standard output. For several inputs it is a
-    /// folder, and the pictures have their names
-    #[arg(long, value_name = "FILE", default_value = DEFAULT_OUT)]
-    pub(crate) out: PathBuf,
-
-    /// png, jpeg or webp [default: what the ending of --out says, else png]
-    #[arg(long, value_parser = image_format)]
-    pub(crate) format: Option<ImageFormat>,
-
-    /// Shows no picture in the terminal
-    #[arg(long)]
-    pub(crate) no_preview: bool,
-
-    /// Marks pictures beyond what their files say [default: none]
-    #[arg(long, value_name = "RULES")]
-    compliance: Option<Compliance>,
-
-    #[command(flatten)]
-    place: PlaceArgs,
-}
-
-impl GenerateArgs {
-    /// Where the pictures of several inputs go.
-    pub(crate) fn out_folder(&self) -> &Path {
-        if self.out == Path::new(DEFAULT_OUT) {
-            Path::new(".")
-        } else {
-            &self.out
-        }
-    }
-}
-
-#[derive(Clone, Debug, ClapArgs)]
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
     serve: ServeArgs,
-}
-
-#[derive(Clone, Debug, ClapArgs)]
-pub(crate) struct BenchArgs {
-    /// `demo` is the built-in model; `sd15` has the shapes of Stable Diffusion 1.5 with random weights (4 GB of memory)
-    #[arg(long, default_value = "demo")]
-    pub(crate) model: BenchModel,
-
-    /// A diffusers folder (model_index.json with text_encoder, unet, vae, tokenizer and scheduler beside it) or a checkpoint in
-    /// one file instead
-    #[arg(long, value_name = "DIR", conflicts_with = "model")]
-    pub(crate) folder: Option<PathBuf>,
-
-    /// Side of the square picture, a multiple of 8 [default: 128 for demo, else 512]
-    #[arg(long, value_name = "PIXELS", value_parser = bench_side)]
-    pub(crate) size: Option<u32>,
-
-    /// Steps of the schedule, all of which run; some schedulers evaluate the UNet twice in a step
-    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=100))]
-    pub(crate) steps: u32,
-
-    /// The diffusion scheduler, by its diffusers name: LCMScheduler, DDIM, EulerDiscrete
-    #[arg(long, value_name = "NAME", default_value = "LCM", value_parser = scheduler)]
-    pub(crate) scheduler: SchedulerKind,
-
-    /// Above 1 the UNet computes every picture twice, with the prompt and without
-    #[arg(long, default_value_t = 1.0, value_parser = guidance_scale)]
-    pub(crate) guidance: f64,
-
-    /// Merge tokens that are nearly alike, where the picture is large enough for it to be faster
-    #[arg(long)]
-    pub(crate) merge_tokens: bool,
-
-    /// Runs after the load, of which the median and the fastest are shown
-    #[arg(long, value_name = "RUNS", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    pub(crate) repeat: u32,
-
-    /// Pictures that share every forward of the UNet, as the server batches them
-    #[arg(long, value_name = "PICTURES", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
-    pub(crate) rows: u32,
-
-    /// One JSON document instead of a table
-    #[arg(long)]
-    pub(crate) json: bool,
-
-    #[command(flatten)]
-    compute: ComputeArgs,
-}
-
-/// What `bench` runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum BenchModel {
-    Demo,
-    Sd15,
 }
 
 impl Args {
@@ -572,79 +396,16 @@ impl ServeArgs {
     }
 }
 
-fn unit_interval(text: &str) -> Result<f64, String> {
-    number_within(text, 0.0, 1.0)
-}
-
-/// Of a picture that is made from noise.
-fn side(text: &str) -> Result<u32, String> {
-    const STEP: u32 = 8;
-    const LONGEST: u32 = 8192;
-    let side = text.parse().ok().filter(|side: &u32| side.is_multiple_of(STEP));
-    side.filter(|side| (STEP..=LONGEST).contains(side))
-        .ok_or_else(|| format!("a side is a multiple of {STEP} from {STEP} to {LONGEST}"))
-}
-
-fn guidance_scale(text: &str) -> Result<f64, String> {
-    number_within(text, 0.0, 100.0)
-}
-
-/// A name with a colon in it is written with its strength.
-fn lora(text: &str) -> Result<LoraRef, String> {
-    let (name, strength) = match text.rsplit_once(':') {
-        Some((name, strength)) => (name, number_within(strength, -10.0, 10.0)?),
-        None => (text, 1.0),
-    };
-    Ok(LoraRef {
-        model: ModelId::new(name),
-        strength,
-    })
-}
-
-fn number_within(text: &str, low: f64, high: f64) -> Result<f64, String> {
-    let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
-    // NaN is in no range.
-    if (low..=high).contains(&number) {
-        Ok(number)
-    } else {
-        Err(format!("not in {low}..={high}"))
-    }
-}
-
-fn scheduler(name: &str) -> Result<SchedulerKind, String> {
-    SchedulerKind::parse(name).ok_or_else(|| {
-        let names: Vec<&str> = SchedulerKind::ALL.iter().map(|kind| kind.class_name()).collect();
-        format!("there is no such scheduler; the names are {}", names.join(", "))
-    })
-}
-
-fn image_format(name: &str) -> Result<ImageFormat, String> {
-    ImageFormat::parse(name).ok_or_else(|| "the formats are png, jpeg and webp".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
+    use pentimento_types::SchedulerKind;
 
     use super::*;
 
     #[test]
     fn the_command_line_is_consistent() {
         Args::command().debug_assert();
-    }
-
-    #[test]
-    fn numbers_outside_their_range_are_refused() {
-        for bad in ["-0.1", "1.01", "NaN", "inf", "x", ""] {
-            assert!(unit_interval(bad).is_err(), "{bad}");
-        }
-        assert_eq!(unit_interval("0.3"), Ok(0.3));
-        assert!(scheduler("Nonsense").unwrap_err().contains("LCMScheduler"));
-        assert_eq!(scheduler("ddim"), Ok(SchedulerKind::DDIM));
-        for bad in ["7", "0", "12", "2056", "-8", "8.0", ""] {
-            assert!(bench_side(bad).is_err(), "{bad}");
-        }
-        assert_eq!(bench_side("768"), Ok(768));
     }
 
     #[test]
@@ -658,6 +419,10 @@ mod tests {
         };
         assert_eq!(args.scheduler, SchedulerKind::LCM);
         assert_eq!((args.guidance, args.repeat, args.rows), (1.0, 1, 1));
+        for bad in ["7", "0", "12", "2056", "-8", "8.0", ""] {
+            assert!(bench(&["--size", bad]).is_err(), "{bad}");
+        }
+        assert!(bench(&["--size", "768"]).is_ok());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use pentimento_api::{
     ApiConfig, AppState, CorsOrigins, DialectBodies, LeastSpeed, ModelsLabConfig, RefusedConnections,
     RestartSwitch, build_admin_router, build_router,
 };
-use pentimento_catalog::{Catalog, ModelKind};
+use pentimento_catalog::{Catalog, ModelEntry, ModelKind};
 use pentimento_engine::{
     DEFAULT_MODEL_MEMORY, DeviceReport, EngineHandle, EngineThread, PipelineExecutor, TokenCounter,
 };
@@ -45,7 +45,7 @@ use crate::telemetry::Telemetry;
 const UNFINISHED_JOBS: usize = 256;
 /// Ended jobs that can still be asked for.
 const REMEMBERED_JOBS: usize = 10_000;
-/// How long a worker may be silent before its job is given to another.
+/// How long the worker may be silent before its job is claimed again; machines of a cluster have a setting for it.
 const LEASE: Duration = Duration::from_secs(60);
 /// How long an ended job can be asked for, and its pictures are kept: ModelsLab's links live for a day.
 const KEEP_JOBS: Duration = Duration::from_secs(24 * 3600);
@@ -133,8 +133,8 @@ fn device_budget(config: &Config, gpu: Option<u64>) -> MemoryBudget {
     }
 }
 
-/// Says at the start what computes.
-fn tell_devices(opened: &OpenDevices) {
+/// Says at the start what computes, and in which numbers where that is not what `entries` ask for.
+fn tell_devices(opened: &OpenDevices, entries: &[Arc<ModelEntry>]) {
     let OpenDevices {
         devices,
         why_cpu,
@@ -162,6 +162,15 @@ fn tell_devices(opened: &OpenDevices) {
             (None, None) => tracing::info!("computes on the processor"),
         }
     }
+    let asked = devices
+        .first()
+        .map(|device| device::not_as_asked(device, entries));
+    for model in asked.into_iter().flatten() {
+        tracing::warn!(
+            model,
+            "a model is computed in other numbers than its entry asks for"
+        );
+    }
     for (device, why) in left_out {
         tracing::warn!(device, why, "a GPU cannot be used; the others are");
     }
@@ -177,11 +186,11 @@ pub(crate) struct Engine {
 }
 
 impl Engine {
-    /// Starts it on the chosen devices.
-    pub(crate) fn start(config: &Config) -> anyhow::Result<Self> {
+    /// Starts it on the chosen devices, for these models.
+    pub(crate) fn start(config: &Config, entries: &[Arc<ModelEntry>]) -> anyhow::Result<Self> {
         let opened = device::open(config)?;
         let memory = MemoryLedger::new(memory_budget(config, &opened.gpu_budgets()));
-        tell_devices(&opened);
+        tell_devices(&opened, entries);
         // What is on a device is in an account of its own, which is a part of the whole.
         let devices = opened.devices.into_iter().map(|device| {
             let gpu = device.gpu().map(|gpu| gpu.budget_bytes() as u64);
@@ -238,7 +247,7 @@ pub(crate) async fn everything(
     let mut api = api_config(&config.http)?;
     // Before anything counts on them.
     fit_connections(&mut api, room_for_connections().unwrap_or(usize::MAX));
-    let engine = Engine::start(config)?;
+    let engine = Engine::start(config, catalog.entries())?;
     let images = images(config, data.path())?;
     if config.images.is_some() {
         tokio::spawn(look_at_bucket(images.clone()));
@@ -341,7 +350,6 @@ async fn records(
         limits,
         catalog: Arc::clone(catalog),
         engine: engine.handle.clone(),
-        lease: LEASE,
         // As long as any machine may be asked for one, and a day for what is slow to end.
         keep: KEEP_JOBS.max(config.link_ttl) + KEEP_JOBS,
     };
@@ -436,7 +444,7 @@ fn service_config(config: &Config, engine: &EngineHandle) -> ServiceConfig {
         max_attempts: ATTEMPTS,
         job_deadline: config.job_deadline,
         save_patience: SAVE_PATIENCE,
-        lease: LEASE,
+        lease: config.cluster.as_ref().map_or(LEASE, |cluster| cluster.lease),
         safety: SafetySettings {
             rule: match config.safety_checker {
                 SafetyChoice::Auto => SafetyRule::Auto,

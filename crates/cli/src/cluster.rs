@@ -37,7 +37,6 @@ pub(crate) struct Joining<'a> {
     pub(crate) limits: JobLimits,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) engine: EngineHandle,
-    pub(crate) lease: Duration,
     pub(crate) keep: Duration,
 }
 
@@ -74,10 +73,9 @@ pub(crate) async fn join(joining: Joining<'_>) -> anyhow::Result<Joined> {
         limits,
         catalog,
         engine,
-        lease,
         keep,
     } = joining;
-    let settings = settings(config, (lease, keep))?;
+    let settings = settings(config, keep)?;
     let node =
         NodeId::in_file(&data.path().join(NODE_FILE)).context("the name of this machine in the cluster")?;
     let connection = Connection::open(settings)
@@ -110,14 +108,14 @@ pub(crate) async fn join(joining: Joining<'_>) -> anyhow::Result<Joined> {
 
 /// Whether the broker answers. One that does not let this machine in is an error.
 pub(crate) async fn reach(config: &ClusterConfig) -> anyhow::Result<bool> {
-    let settings = settings(config, (Duration::from_secs(60), Duration::from_secs(3600)))?;
+    let settings = settings(config, Duration::from_secs(3600))?;
     let connection = Connection::open(settings)
         .await
         .context("cannot join the cluster")?;
     Ok(connection.is_up())
 }
 
-fn settings(config: &ClusterConfig, (lease, keep): (Duration, Duration)) -> anyhow::Result<ClusterSettings> {
+fn settings(config: &ClusterConfig, keep: Duration) -> anyhow::Result<ClusterSettings> {
     let read = |name: &'static str, path: &Path| {
         let bytes = read_regular(path, LARGEST_SECRET)
             .with_context(|| format!("{name}: cannot read {}", path.display()))?;
@@ -137,7 +135,7 @@ fn settings(config: &ClusterConfig, (lease, keep): (Duration, Duration)) -> anyh
         name: config.name.parse()?,
         replicas: config.replicas,
         streams: config.streams,
-        lease,
+        lease: config.lease,
         keep,
         ..ClusterSettings::new(config.servers.clone(), credentials)
     };

@@ -1,8 +1,10 @@
 //! Opens the devices that the settings ask for, and says what is used in their place where it is another.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use pentimento_engine::{BatchPolicy, Device, GpuDevice, Precision};
+use pentimento_catalog::ModelEntry;
+use pentimento_engine::{BatchPolicy, Device, GpuDevice, Precision, precision_on};
 use pentimento_gpu::{Error as GpuError, Gpu};
 
 use crate::config::{Config, ConfigError, DeviceChoice, GpuMemory, PrecisionChoice};
@@ -110,6 +112,27 @@ fn open_with(config: &Config, kernels: Option<&Path>) -> Result<OpenDevices, Con
             Ok(OpenDevices::gpus(devices, Vec::new()))
         }
     }
+}
+
+/// Those of these entries that ask for other numbers than those in which `device` will compute them,
+/// in words.
+/// One catalogue may be that of machines of many kinds, so that is no mistake in it.
+pub(crate) fn not_as_asked(device: &Device, entries: &[Arc<ModelEntry>]) -> Vec<String> {
+    let why = if device.gpu().is_some() {
+        "which is for processors"
+    } else {
+        "for which the instruction set in use has nothing"
+    };
+    let differing = entries.iter().filter_map(|entry| {
+        let (asked, found) = (entry.precision?.as_str(), precision_on(device, entry).to_string());
+        (asked != found).then(|| {
+            format!(
+                "`{}` asks for precision {asked}, {why}; it is computed in {found}",
+                entry.name
+            )
+        })
+    });
+    differing.collect()
 }
 
 /// Whatever CUDA devices there are. One that cannot be used is no reason not to use the others, since nobody named it: a card that

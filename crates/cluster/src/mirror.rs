@@ -29,6 +29,8 @@ pub(crate) struct Seen {
     pub(crate) holder: Option<NodeId>,
     /// Of the value in the bucket; 0 where none has been seen since the line stands.
     pub(crate) revision: u64,
+    /// The version of the form in which the record is written.
+    pub(crate) form: u32,
     /// Whether the job is further here than in the bucket, which has forgotten it or has not been told.
     pub(crate) is_ahead: bool,
 }
@@ -36,6 +38,7 @@ pub(crate) struct Seen {
 impl Seen {
     pub(crate) fn of(shared: SharedJob, revision: u64) -> Self {
         Self {
+            form: shared.form(),
             job: Arc::new(shared.job),
             home: shared.home,
             holder: shared.holder,
@@ -202,7 +205,7 @@ impl Entry {
             return None;
         }
         if takes_back {
-            self.seen.revision = seen.revision;
+            (self.seen.revision, self.seen.form) = (seen.revision, seen.form);
             self.seen.is_ahead = true;
             return None;
         }

@@ -25,6 +25,9 @@ use crate::tasks::Tasks;
 
 /// Between two words of a node: three may be lost before it is taken for gone.
 const EVERY: Duration = Duration::from_secs(3);
+/// When nothing has come back of what this node says for so long, others are not heard either, whatever the line looks like:
+/// before the first of them is taken for gone.
+const LAPSE: Duration = Duration::from_secs(7);
 /// After a broker that did not listen.
 const PAUSE: Duration = Duration::from_secs(1);
 /// Words about progress that wait for the broker; more are dropped, since newer ones come.
@@ -62,6 +65,8 @@ struct Shared {
     /// Whether the others would be heard by now: what this node says comes back, and a worker has spoken or has had the time
     /// to. After a broker that was away the word of a node that runs no jobs is often the first.
     is_heard: AtomicBool,
+    /// When a word of this node came back.
+    own_word: Mutex<Option<Instant>>,
 }
 
 /// What a node says, as it is written. What may be missing is of an older version.
@@ -96,6 +101,7 @@ impl Presence {
             words,
             start: rand::random(),
             is_heard: AtomicBool::new(false),
+            own_word: Mutex::default(),
         });
         let tasks = Tasks::default();
         tasks.spawn(hear(Arc::clone(&shared)));
@@ -131,7 +137,9 @@ impl Presence {
     /// Whether others can be heard now.
     #[must_use]
     pub fn is_connected(&self) -> bool {
-        self.shared.connection.is_up() && self.shared.is_heard.load(Ordering::Relaxed)
+        self.shared.connection.is_up()
+            && self.shared.is_heard.load(Ordering::Relaxed)
+            && self.shared.hears_itself(SystemClock.now())
     }
 
     /// Tells the others how far a job is. Never waits.
@@ -154,6 +162,11 @@ impl Presence {
 }
 
 impl Shared {
+    fn hears_itself(&self, now: Instant) -> bool {
+        let last = *self.own_word.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_some_and(|last| now.saturating_duration_since(last) < LAPSE)
+    }
+
     fn members(&self) -> MutexGuard<'_, Members> {
         // Nothing that holds the lock can leave the view half changed.
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
@@ -281,9 +294,13 @@ async fn hear_until_broken(shared: &Shared, was_away: bool) -> Result<(), JobsEr
                          misses jobs of the other: give both the same cluster_streams"
                     );
                 }
-                let is_heard = hearing.note(is_ours, says.works, SystemClock.now());
+                let now = SystemClock.now();
+                let is_heard = hearing.note(is_ours, says.works, now);
                 shared.is_heard.store(is_heard, Ordering::Relaxed);
-                shared.members().note(node, says, SystemClock.now());
+                if is_ours {
+                    *shared.own_word.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+                }
+                shared.members().note(node, says, now);
             }
             kv::Operation::Put => {}
             kv::Operation::Delete | kv::Operation::Purge => shared.members().leave(&node),
@@ -296,7 +313,8 @@ async fn hear_until_broken(shared: &Shared, was_away: bool) -> Result<(), JobsEr
 struct Hearing {
     since: Instant,
     is_whole: bool,
-    ours: bool,
+    /// The latest word of this node.
+    ours: Option<Instant>,
     worker: bool,
     twin: bool,
     /// Nodes with another number of streams that were told of.
@@ -309,7 +327,7 @@ impl Hearing {
         Self {
             since,
             is_whole,
-            ours: false,
+            ours: None,
             worker: false,
             twin: false,
             odd: BTreeSet::new(),
@@ -324,14 +342,22 @@ impl Hearing {
     /// Somebody else has spoken under this node's name; says whether to tell of it. What an earlier life has said is there
     /// before this one's own words, and never after them.
     fn finds_twin(&mut self) -> bool {
-        self.ours && !std::mem::replace(&mut self.twin, true)
+        self.ours.is_some() && !std::mem::replace(&mut self.twin, true)
     }
 
     /// A word has come; says whether the silence of somebody who is not heard means anything now.
     fn note(&mut self, is_ours: bool, works: bool, now: Instant) -> bool {
-        self.ours |= is_ours;
+        if is_ours {
+            let lapsed = |last: Instant| now.saturating_duration_since(last) >= LAPSE;
+            if self.ours.is_some_and(lapsed) {
+                // Nothing came for a while, and workers that were not heard meanwhile are about to speak.
+                (self.since, self.is_whole, self.worker) = (now, false, false);
+            }
+            self.ours = Some(now);
+        }
         self.worker |= works && !is_ours;
-        self.ours && (self.is_whole || self.worker || now.saturating_duration_since(self.since) >= SILENCE)
+        self.ours.is_some()
+            && (self.is_whole || self.worker || now.saturating_duration_since(self.since) >= SILENCE)
     }
 }
 
@@ -382,7 +408,9 @@ mod tests {
         assert!(first.note(true, false, start), "the broker has told of all");
         let mut front = Hearing::since(start, false);
         assert!(!front.note(true, false, start), "workers are about to speak");
-        assert!(!front.note(false, false, start + SILENCE / 2));
+        for words in 1..4 {
+            assert!(!front.note(true, false, start + words * EVERY));
+        }
         assert!(front.note(true, false, start + SILENCE), "there is none");
         let mut among = Hearing::since(start, false);
         assert!(
@@ -390,6 +418,17 @@ mod tests {
             "what this node says may not arrive"
         );
         assert!(among.note(true, false, start));
+    }
+
+    #[test]
+    fn after_a_silence_in_which_this_node_did_not_hear_itself_workers_get_their_time_again() {
+        let start = SystemClock.now();
+        let mut hearing = Hearing::since(start, true);
+        hearing.note(false, true, start);
+        assert!(hearing.note(true, false, start + EVERY), "as ever");
+        let back = start + EVERY + LAPSE;
+        assert!(!hearing.note(true, false, back), "a worker may be gone from view");
+        assert!(hearing.note(false, true, back + EVERY));
     }
 
     #[test]

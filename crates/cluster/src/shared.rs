@@ -9,6 +9,7 @@ use pentimento_types::{Clock, Job, JobId, JobState};
 
 use crate::connection::Connection;
 use crate::deletions::Deletions;
+use crate::envelope::ENVELOPE_VERSION;
 use crate::marks::Marks;
 use crate::mirror::{Mirror, Seen};
 use crate::unsettled::Unsettled;
@@ -61,13 +62,20 @@ impl Shared {
     /// What this node alone has changed.
     pub(crate) fn note_ours(&self, job: Job) {
         let holder = (job.state == JobState::Running).then(|| self.node.clone());
+        let form = self.form_of(job.id);
         self.mirror.note(Seen {
             job: Arc::new(job),
             home: self.node.clone(),
             holder,
             revision: 0,
+            form,
             is_ahead: true,
         });
+    }
+
+    /// The version of the form in which a record is written: the one that it has, and for a new one this program's.
+    pub(crate) fn form_of(&self, id: JobId) -> u32 {
+        self.mirror.get(id).map_or(ENVELOPE_VERSION, |seen| seen.form)
     }
 
     /// The latest copy of a job that can be found anywhere.

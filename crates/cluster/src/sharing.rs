@@ -173,7 +173,7 @@ impl Shared {
             .get(id)
             .map(|seen| seen.revision)
             .filter(|revision| *revision != 0);
-        let ours = SharedJob::new(self.node.clone(), holder, job);
+        let ours = SharedJob::new(self.node.clone(), holder, job).in_form(self.form_of(id));
         let bytes = ours.encode().map_err(|too_large| JobsError::TooLarge {
             bytes: too_large.0,
             limit: LARGEST,
@@ -211,7 +211,7 @@ impl Shared {
     async fn write(&self, base: &Seen, job: Job, holder: Option<NodeId>) -> Result<Written, JobsError> {
         let rooms = self.connection.rooms().await?;
         let (id, key) = (job.id, job_key(job.id));
-        let shared = SharedJob::new(base.home.clone(), holder, job);
+        let shared = SharedJob::new(base.home.clone(), holder, job).in_form(base.form);
         let bytes = shared.encode().map_err(|too_large| JobsError::TooLarge {
             bytes: too_large.0,
             limit: LARGEST,

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use pentimento_pipeline::{ConditioningShape, ResolvedModels};
+use pentimento_pipeline::{ConditioningShape, ProgramsId, ResolvedModels};
 use pentimento_types::Size;
 
 /// The weights a job runs on: the checkpoint and everything that changes its weights. Cheap to clone.
@@ -41,6 +41,15 @@ impl ModelKey {
             text.extend(["\nip_adapter=", &it.adapter.name]);
         }
         Self(text.into())
+    }
+
+    /// The same without LoRAs, but for the LCM-LoRA, which is in the weights.
+    #[must_use]
+    pub fn without_loras(models: &ResolvedModels) -> Self {
+        Self::of(&ResolvedModels {
+            loras: Vec::new(),
+            ..models.clone()
+        })
     }
 
     /// The checkpoint alone.
@@ -96,8 +105,11 @@ impl LatentSize {
 /// Two images may share a forward when, and only when, their keys are equal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BatchKey {
-    /// One forward runs through one set of weights.
+    /// The checkpoint and what stands beside it, but for LoRAs, which the programs tell apart.
     pub model: ModelKey,
+    /// One forward runs through one set of programs. Where [sets of LoRAs mix](pentimento_pipeline::Device::mixes_sets), those that
+    /// are branches beside the same weights have the same; each other set, and each load, has its own.
+    pub programs: ProgramsId,
     /// Rows are stacked into one tensor (B, C, h, w), and padding a latent would change its image.
     pub latent: LatentSize,
     /// What steers the rows is stacked, too: filling up a text would change the attention of the shorter prompt, and an

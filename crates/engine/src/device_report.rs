@@ -1,6 +1,7 @@
 //! What a device says of itself and of its memory, for doctor, metrics and status pages.
 
-use pentimento_pipeline::{Device, Precision};
+use pentimento_catalog::ModelEntry;
+use pentimento_pipeline::{Device, ModelSource, Precision};
 
 /// A device and how it is used now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +29,12 @@ pub struct GpuReport {
     pub used_bytes: u64,
     /// Plans of libraries that are kept.
     pub plans: u64,
+}
+
+/// The numbers in which a checkpoint computes where `device` is open, which need not be those that its entry asks for.
+#[must_use]
+pub fn precision_on(device: &Device, checkpoint: &ModelEntry) -> Precision {
+    ModelSource::device_of(checkpoint, device).precision()
 }
 
 impl DeviceReport {

@@ -1,5 +1,6 @@
 //! What a job tells its caller while it runs. The last event is always one of the three ends.
 
+use pentimento_pipeline::Precision;
 use pentimento_types::{Findings, JobId, Progress, RgbImage};
 use tokio::sync::mpsc;
 
@@ -77,6 +78,7 @@ impl JobEvents {
             finished: FinishedImage {
                 image: image.clone(),
                 findings: Findings::default(),
+                precision: Precision::F32,
             },
         });
         let started = [JobEvent::Started, JobEvent::Progress(Progress::default())];

@@ -1,5 +1,6 @@
 //! The seam between deciding and doing: what the device thread calls, and nothing else.
 
+use pentimento_pipeline::Precision;
 use pentimento_types::{Findings, RgbImage};
 
 use crate::{BatchKey, ExecutorError, ModelLoader, ResolvedJob};
@@ -52,6 +53,8 @@ pub struct FinishedImage {
     pub image: RgbImage,
     /// What was found in them.
     pub findings: Findings,
+    /// The numbers in which they were computed; f32 where nothing was.
+    pub precision: Precision,
 }
 
 /// What an executor's loader loads.

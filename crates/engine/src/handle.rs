@@ -316,10 +316,10 @@ impl EngineHandle {
         devices.collect()
     }
 
-    /// The numbers in which they compute.
+    /// The numbers in which a checkpoint computes, on all of them the same.
     #[must_use]
-    pub fn precision(&self) -> Precision {
-        self.devices[0].models.precision()
+    pub fn precision(&self, checkpoint: &ModelEntry) -> Precision {
+        self.devices[0].models.precision(checkpoint)
     }
 
     /// Names of the checkpoints whose weights are in the memory of a device, in use or not, in order. Models come and go without the

@@ -32,7 +32,7 @@ pub mod testing;
 pub use admission::Place;
 pub use batch_key::{BatchKey, LatentSize, ModelKey};
 pub use batcher::{AdmitError, Batcher, DenoiseFault, ImageId, ImageWork, JobSpec, Outcome, Plan, Verdict};
-pub use device_report::{DeviceReport, GpuReport};
+pub use device_report::{DeviceReport, GpuReport, precision_on};
 pub use engine_threads::{Engine, EngineThread};
 pub use error::EngineError;
 pub use event::{JobEvent, JobEvents};
@@ -42,9 +42,9 @@ pub use handle::{DeviceUse, EngineHandle, EngineStatus, JobTerms};
 pub use loader::{LoadError, ModelLoader};
 pub use pentimento_pipeline::{
     Beside, CheckpointFacts, ConditioningShape, Device, EmbeddingFiles, Filter, GpuDevice, IpAdapterEntries,
-    LoraReport, Part, PipelineError, Precision, PromptEmbedding, ReferenceSafetyChecker, ResolvedModels,
-    RunPlan, SafetyChecker, SafetyScores, TokenCounter, UpscaleFactor, Upscaler, WordModel, keeps_everything,
-    resampled, resampled_part, written_in,
+    LoraReport, Part, PipelineError, Precision, ProgramsId, PromptEmbedding, ReferenceSafetyChecker,
+    ResolvedModels, RunPlan, SafetyChecker, SafetyScores, TokenCounter, UpscaleFactor, Upscaler, WordModel,
+    keeps_everything, resampled, resampled_part, written_in,
 };
 pub use pipeline_executor::{
     DEFAULT_MODEL_MEMORY, DEFAULT_PROMPT_TOKENS, PipelineExecutor, PipelineFinishing, PipelinePreparation,

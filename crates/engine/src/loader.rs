@@ -42,8 +42,8 @@ pub trait ModelLoader: Send + Sync + 'static {
     /// Where models are loaded to, as it is now.
     fn device(&self) -> DeviceReport;
 
-    /// The numbers in which they compute there.
-    fn precision(&self) -> Precision;
+    /// The numbers in which a checkpoint computes there.
+    fn precision(&self, checkpoint: &ModelEntry) -> Precision;
 
     /// Names of the checkpoints whose weights are in memory, in use or not, for status pages. Called often.
     fn resident_models(&self) -> Vec<String>;

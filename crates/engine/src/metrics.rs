@@ -134,6 +134,7 @@ pub(crate) struct DeviceMetrics {
     device: u32,
     seconds: Family<Act, Counter<f64, AtomicU64>>,
     batch_rows: Histogram,
+    mixed_set_forwards: Counter,
     evaluation_seconds: Family<Forward, Histogram, fn() -> Histogram>,
     encode_seconds: Histogram,
     decode_seconds: Histogram,
@@ -145,6 +146,7 @@ impl Default for DeviceMetrics {
             device: 0,
             seconds: Family::default(),
             batch_rows: Histogram::new(exponential_buckets(1.0, 2.0, 8)),
+            mixed_set_forwards: Counter::default(),
             evaluation_seconds: Family::new_with_constructor(of_acts),
             encode_seconds: of_acts(),
             decode_seconds: of_acts(),
@@ -190,6 +192,11 @@ impl DeviceMetrics {
             "Rows of the UNet that shared a forward; a guided picture brings two",
             self.batch_rows.clone(),
         );
+        registry.register(
+            "mixed_set_forwards",
+            "Forwards of the UNet whose pictures had different sets of LoRAs",
+            self.mixed_set_forwards.clone(),
+        );
         registry.register_with_unit(
             "evaluation",
             "Time of one forward of the UNet, by the family of the checkpoint and the size of the pictures",
@@ -234,6 +241,11 @@ impl DeviceMetrics {
         };
         let seconds = self.evaluation_seconds.get_or_create(&forward);
         seconds.observe(time.as_secs_f64());
+    }
+
+    /// That forward was one of pictures with different sets of LoRAs.
+    pub(crate) fn mixed_sets(&self) {
+        self.mixed_set_forwards.inc();
     }
 
     pub(crate) fn finished(&self, slice: Duration) {
@@ -361,6 +373,7 @@ mod tests {
         let metrics = DeviceMetrics::default().of_device(1);
         let key = BatchKey {
             model: crate::ModelKey::checkpoint("a model of a caller"),
+            programs: crate::ProgramsId::default(),
             latent: LatentSize {
                 height: 64,
                 width: 64,
@@ -368,6 +381,7 @@ mod tests {
             conditioning: crate::ConditioningShape::of_text(77),
         };
         metrics.evaluated(&key, None, (3, Duration::from_millis(250)));
+        metrics.mixed_sets();
         let mut registry = Registry::with_prefix("pentimento");
         metrics.register(&mut registry);
         let mut text = String::new();
@@ -376,6 +390,7 @@ mod tests {
             "pentimento_device_seconds_total{act=\"denoise\",device=\"1\"} 0.25",
             "pentimento_device_seconds_total{act=\"finish\",device=\"1\"} 0.0",
             "pentimento_batch_rows_sum 3.0",
+            "pentimento_mixed_set_forwards_total 1",
             "pentimento_evaluation_seconds_count{base=\"other\",size=\"512\"} 1",
         ] {
             assert!(text.contains(line), "{line}\n{text}");

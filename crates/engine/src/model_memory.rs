@@ -29,7 +29,7 @@ pub(crate) trait ModelMemory: Send + Sync {
     fn device(&self) -> DeviceReport;
 
     /// As [`ModelLoader::precision`].
-    fn precision(&self) -> Precision;
+    fn precision(&self, checkpoint: &ModelEntry) -> Precision;
 
     /// As [`ModelLoader::resident_models`].
     fn resident_models(&self) -> Vec<String>;
@@ -74,8 +74,8 @@ impl<L: ModelLoader> ModelMemory for L {
         ModelLoader::device(self)
     }
 
-    fn precision(&self) -> Precision {
-        ModelLoader::precision(self)
+    fn precision(&self, checkpoint: &ModelEntry) -> Precision {
+        ModelLoader::precision(self, checkpoint)
     }
 
     fn resident_models(&self) -> Vec<String> {

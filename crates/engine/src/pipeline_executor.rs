@@ -17,7 +17,7 @@ use pentimento_types::{
 use crate::executor::PreparedImage;
 use crate::metrics::LoaderMetrics;
 use crate::{
-    BatchKey, Executor, ExecutorError, FinishStep, FinishedImage, LatentSize, ModelLoader as _,
+    BatchKey, Executor, ExecutorError, FinishStep, FinishedImage, LatentSize, ModelKey, ModelLoader as _,
     PipelineLoader, PrepareStep, Prepared, ResolvedJob, ResolvedModels, SharedCause,
 };
 
@@ -320,6 +320,7 @@ impl Executor for PipelineExecutor {
             pentimento_pipeline::FinishStep::Done(image) => FinishStep::Done(FinishedImage {
                 image,
                 findings: Findings::default(),
+                precision: model.precision(),
             }),
         })
     }
@@ -330,7 +331,8 @@ fn batch_key(input: &ResolvedJob, state: Option<&DenoiseState>) -> BatchKey {
     let (height, width) = state.map_or((0, 0), DenoiseState::latent_size);
     let narrow = |size: usize| u32::try_from(size).unwrap_or(u32::MAX);
     BatchKey {
-        model: input.model_key(),
+        model: ModelKey::without_loras(&input.models),
+        programs: state.map(DenoiseState::programs).unwrap_or_default(),
         latent: LatentSize {
             height: narrow(height),
             width: narrow(width),

@@ -38,7 +38,8 @@ impl BatchPolicy {
             age_bound: Duration::from_secs(10),
             max_jobs: 128,
             prepare_ahead_rows: 256,
-            max_models: 4,
+            // Sets of LoRAs beside one checkpoint are models too, and as many as fill a forward may share one.
+            max_models: 8,
             cost_lifetime: Duration::from_secs(600),
             memory_cap_lifetime: Duration::from_secs(600),
         }
@@ -51,6 +52,7 @@ impl BatchPolicy {
         Self {
             compute_budget: 4 * 64 * 64,
             age_bound: Duration::from_secs(60),
+            max_models: 4,
             ..Self::gpu()
         }
     }

@@ -3,10 +3,14 @@
 use std::fmt;
 use std::sync::Arc;
 
+use pentimento_catalog::ModelEntry;
 use pentimento_pipeline::ResolvedModels;
 use pentimento_types::{Inputs, Recipe, RgbImage};
 
 use crate::{LatentSize, ModelKey};
+
+/// A LoRA with its strength.
+type Scaled = (Arc<ModelEntry>, f64);
 
 /// Everything that the images of a job are made from, with every name resolved and every input decoded.
 #[derive(Clone)]
@@ -24,6 +28,15 @@ impl ResolvedJob {
     #[must_use]
     pub fn model_key(&self) -> ModelKey {
         ModelKey::of(&self.models)
+    }
+
+    /// Whether both have the same LoRAs with the same strengths. Allocates nothing.
+    pub(crate) fn has_loras_of(&self, other: &Self) -> bool {
+        let (own, its) = (&self.models.loras, &other.models.loras);
+        let is_same = |((one, strength), (other, its)): (&Scaled, &Scaled)| {
+            one.name == other.name && strength.to_bits() == its.to_bits()
+        };
+        own.len() == its.len() && own.iter().zip(its).all(is_same)
     }
 
     /// What its decoded images take: those it brings, and those it will be given. In bytes.

@@ -11,13 +11,14 @@ use std::hash::{Hash, Hasher};
 use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use pentimento_pipeline::Precision;
 use pentimento_types::{ErrorKind, Findings, RgbImage, Size};
 
 pub use self::loader::{FakeLoader, FakeModel};
 use crate::executor::PreparedImage;
 use crate::{
     BatchKey, ConditioningShape, Executor, ExecutorError, FinishStep, FinishedImage, PrepareStep, Prepared,
-    ResolvedJob,
+    ProgramsId, ResolvedJob,
 };
 
 /// How an act goes wrong.
@@ -381,6 +382,7 @@ impl Executor for FakeExecutor {
         }
         let key = BatchKey {
             model: input.model_key(),
+            programs: ProgramsId::default(),
             latent: input.latent_size(),
             conditioning: ConditioningShape::of_text(77),
         };
@@ -489,6 +491,7 @@ impl Executor for FakeExecutor {
         Ok(FinishStep::Done(FinishedImage {
             image: Self::image_of(&state.input, index),
             findings: Findings::default(),
+            precision: Precision::F32,
         }))
     }
 }

@@ -4,9 +4,9 @@ use std::sync::{Arc, LazyLock};
 
 use pentimento_catalog::{ModelEntry, ModelKind, Source};
 use pentimento_engine::{
-    BatchPolicy, Device, Engine, EngineError, EngineHandle, Executor as _, ExecutorError, GpuDevice,
-    JobEvent, JobEvents, ModelLoader as _, PipelineExecutor, PipelineState, Precision, PrepareStep,
-    ResolvedJob, ResolvedModels,
+    BatchKey, BatchPolicy, Device, Engine, EngineError, EngineHandle, Executor as _, ExecutorError,
+    GpuDevice, JobEvent, JobEvents, ModelLoader as _, PipelineExecutor, PipelineState, Precision,
+    PrepareStep, ResolvedJob, ResolvedModels,
 };
 use pentimento_gpu::{Emulation, Fault, Gpu, PlannedFault};
 use pentimento_pipeline::{DenoiseState, StableDiffusion, seeded};
@@ -76,11 +76,17 @@ fn forwards(gpu: &Gpu, job: &ResolvedJob) -> [usize; 3] {
 }
 
 fn prepared(executor: &mut PipelineExecutor, job: &ResolvedJob) -> Vec<PipelineState> {
+    with_key(executor, job).1
+}
+
+/// The states of a job, and with which others they may run.
+fn with_key(executor: &mut PipelineExecutor, job: &ResolvedJob) -> (BatchKey, Vec<PipelineState>) {
     let model = executor.loader().load(&job.models).expect("it loads");
     let mut preparation = executor.begin(job, &model).expect("it fits");
     loop {
         if let PrepareStep::Done(prepared) = executor.advance(&mut preparation).expect("it works") {
-            return prepared.images.into_iter().map(|image| image.state).collect();
+            let states = prepared.images.into_iter().map(|image| image.state);
+            return (prepared.key, states.collect());
         }
     }
 }
@@ -413,14 +419,24 @@ fn an_autoencoder_that_leaves_the_range_of_f16_does_its_work_in_f32() {
 /// What is set aside before a model is read is what it takes there, whatever the numbers of its files.
 #[test]
 fn weights_are_counted_by_what_they_take_on_the_device() {
-    for precision in [Precision::F16, Precision::F32] {
+    let plain = small("a boat", 1, 1);
+    let set = with_lora(plain.clone(), 24, 1.0);
+    for (precision, job) in [
+        (Precision::F16, &plain),
+        (Precision::F32, &plain),
+        (Precision::F16, &set),
+        (Precision::F32, &set),
+    ] {
         let gpu = Gpu::emulated(Emulation::default());
         let device = Device::Gpu(GpuDevice::new(gpu.clone(), precision));
-        let models = small("a boat", 1, 1).models;
+        let models = job.models.clone();
         let source = pentimento_pipeline::ModelSource::open(&models, &device).expect("it is there");
         for key in source.keys().expect("they can be looked at") {
+            let base = key
+                .base()
+                .map(|base| source.read(&base, None).expect("it can be read").0);
             let before = gpu.used_bytes();
-            let (component, size_bytes) = source.read(&key, None).expect("it can be read");
+            let (component, size_bytes) = source.read(&key, base.as_ref()).expect("it can be read");
             let taken = (gpu.used_bytes() - before) as u64;
             let expected = source.expected_bytes(&key);
             // Text encoders have their tables in main memory, and room for states is a part of what they say.
@@ -431,5 +447,75 @@ fn weights_are_counted_by_what_they_take_on_the_device() {
             );
             drop(component);
         }
+    }
+}
+
+/// The job with a LoRA of this rank and strength, which is written beside its checkpoint.
+fn with_lora(job: ResolvedJob, rank: usize, strength: f64) -> ResolvedJob {
+    let Source::Path(folder) = &job.models.checkpoint.source else {
+        return job;
+    };
+    let path = folder.join(format!("style-{rank}.safetensors"));
+    if !path.exists() {
+        let recipe = (seeded::LoraLayers::Transformers, rank, 5);
+        seeded::write_lora(folder, recipe, &path).expect("it can be written");
+    }
+    let lora = ModelEntry::new(&format!("style-{rank}"), ModelKind::Lora, Source::Path(path));
+    ResolvedJob {
+        models: ResolvedModels {
+            loras: vec![(Arc::new(lora), strength)],
+            ..job.models
+        },
+        ..job
+    }
+}
+
+#[test]
+fn jobs_with_different_loras_share_forwards_where_it_gains() {
+    let job = |seed| small("a boat", seed, 1);
+    let jobs = [with_lora(job(1), 2, 1.0), with_lora(job(2), 5, -0.7), job(3)];
+    let memory = || MemoryLedger::new(MemoryBudget::UNBOUNDED);
+    let mut cpu = PipelineExecutor::cpu_within(memory());
+    let on_cpu = jobs.each_ref().map(|job| with_key(&mut cpu, job).0);
+    for (number, key) in on_cpu.iter().enumerate() {
+        assert!(
+            !on_cpu[..number].contains(key),
+            "a forward of a processor has one set"
+        );
+        assert_eq!(with_key(&mut cpu, &jobs[number]).0, *key);
+    }
+    let gpu = Gpu::emulated(Emulation::default());
+    let mut executor = executor_on(&gpu);
+    let prepared = jobs.each_ref().map(|job| with_key(&mut executor, job));
+    assert!(
+        prepared.iter().all(|(key, _)| *key == prepared[0].0),
+        "{:?}",
+        prepared[0].0
+    );
+    let mut states: Vec<PipelineState> = prepared.into_iter().flat_map(|(_, states)| states).collect();
+    assert_eq!(executor.images_that_fit(&states.iter().collect::<Vec<_>>()), 3);
+    for _ in 0..2 {
+        executor
+            .denoise(&mut states.iter_mut().collect::<Vec<_>>())
+            .expect("it works");
+    }
+    let finished: Vec<RgbImage> = states
+        .into_iter()
+        .map(|state| {
+            let mut finishing = executor.begin_finish(state).expect("it works");
+            loop {
+                if let FinishStep::Done(finished) = executor.advance_finish(&mut finishing).expect("it works")
+                {
+                    return finished.image;
+                }
+            }
+        })
+        .collect();
+    let handle = engine_on(&Gpu::emulated(Emulation::default()));
+    for (id, (job, together)) in (1..).zip(jobs.iter().zip(&finished).take(2)) {
+        let alone = run(&handle, id, job).expect("it works");
+        assert_eq!(alone, [together.clone()], "picture {id}");
+        let others = finished.iter().filter(|other| **other == alone[0]);
+        assert_eq!(others.count(), 1, "each set makes another picture");
     }
 }

@@ -63,6 +63,8 @@ enum Question {
 enum Shape {
     Sd15,
     Tiny,
+    Sdxl,
+    TinySdxl,
 }
 
 impl From<Shape> for seeded::Shape {
@@ -70,6 +72,8 @@ impl From<Shape> for seeded::Shape {
         match shape {
             Shape::Sd15 => Self::Sd15,
             Shape::Tiny => Self::Tiny,
+            Shape::Sdxl => Self::Sdxl,
+            Shape::TinySdxl => Self::TinySdxl,
         }
     }
 }

@@ -21,10 +21,19 @@ pub(crate) fn ask(place: &Place, (shape, size): (seeded::Shape, u32)) -> anyhow:
     let emulated = *place == Place::Emulated;
     let evaluations = if emulated { 4 } else { EVALUATIONS };
     let (mut lines, mut found) = (Vec::new(), Vec::new());
-    for precision in [Precision::F16, Precision::F32] {
+    let (precisions, rows) = match shape {
+        seeded::Shape::Sd15 | seeded::Shape::Tiny => (&[Precision::F16, Precision::F32][..], &ROWS[..]),
+        // Its weights take long to be made from their seed, so it is asked one thing.
+        seeded::Shape::Sdxl | seeded::Shape::TinySdxl => (&[Precision::F16][..], &ROWS[1..2]),
+    };
+    for &precision in precisions {
         let model = model(shape, &gpu, precision)?;
         // The emulator takes minutes for what a card does at once.
-        let rows = if emulated { &ROWS[..2] } else { &ROWS[..] };
+        let rows = if emulated {
+            &rows[..rows.len().min(2)]
+        } else {
+            rows
+        };
         for &(images, guidance) in rows {
             let run = measure(&model, (images, guidance, evaluations), size)?;
             let rows = images * if guidance > 1.0 { 2 } else { 1 };

@@ -43,12 +43,18 @@ fn the_script_for_a_card_runs_to_its_end() {
         "{summary}{}",
         String::from_utf8_lossy(&run.stderr)
     );
-    for step in ["smoke", "company", "exactness", "speed"] {
+    for (step, file) in [
+        ("smoke", "smoke"),
+        ("company", "company"),
+        ("exactness", "exactness"),
+        ("speed", "speed"),
+        ("speed-sdxl", "sdxl/speed"),
+    ] {
         assert!(summary.contains(&format!("{step}: ok")), "{step} in\n{summary}");
         let json = Command::new("tar")
             .args(["--extract", "--to-stdout", "--file"])
             .arg(out.join("results.tar"))
-            .arg(format!("./{step}.json"))
+            .arg(format!("./{file}.json"))
             .output()
             .unwrap();
         serde_json::from_slice::<serde_json::Value>(&json.stdout).unwrap();

@@ -11,6 +11,8 @@ pub enum DType {
     F16,
     /// 32-bit integers, for places and identifiers.
     I32,
+    /// Places in the device's memory, or none. They are filled by this crate alone, since kernels follow them.
+    Address,
 }
 
 impl DType {
@@ -20,6 +22,7 @@ impl DType {
         match self {
             Self::F32 | Self::I32 => 4,
             Self::F16 => 2,
+            Self::Address => 8,
         }
     }
 
@@ -29,6 +32,7 @@ impl DType {
             Self::F32 => "f32",
             Self::F16 => "f16",
             Self::I32 => "i32",
+            Self::Address => "address",
         }
     }
 }
@@ -81,7 +85,7 @@ impl HostData<'_> {
     }
 }
 
-/// The floats that lie in a device's memory as `bytes`.
+/// The numbers that lie in a device's memory as `bytes`; addresses are no numbers.
 pub(crate) fn floats(bytes: &[u8], dtype: DType) -> Vec<f32> {
     match dtype {
         DType::F32 => bytes
@@ -103,5 +107,6 @@ pub(crate) fn floats(bytes: &[u8], dtype: DType) -> Vec<f32> {
             .iter()
             .map(|bytes| i32::from_le_bytes(*bytes) as f32)
             .collect(),
+        DType::Address => Vec::new(),
     }
 }

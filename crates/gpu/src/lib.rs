@@ -37,9 +37,9 @@ pub use driver::emulated::{Emulation, ThreadOrder};
 pub use driver::faults::{Fault, PlannedFault};
 pub use error::{Error, Result};
 pub use ops::{
-    Activation, AttnMask, Conv2d, ConvShape, GroupNorm, LayerNorm, Linear, TokenMerge, activate, add,
-    add_scaled, affine, attend, cat_rows, channels_first, channels_last, columns, convert, gather, geglu,
-    join_channels, upsample,
+    Activation, AttnMask, Conv2d, ConvShape, GroupNorm, LayerNorm, LayerOfSets, Linear, LowRank, LowRankSet,
+    TokenMerge, activate, add, add_low_rank, add_scaled, affine, attend, cat_rows, channels_first,
+    channels_last, columns, convert, gather, geglu, join_channels, upsample,
 };
 pub use program::{Input, InputShape, Program};
 pub use tensor::Tensor;

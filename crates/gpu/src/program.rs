@@ -11,6 +11,7 @@ use crate::command::{Command, Place, Span};
 use crate::data::{DType, HostData, floats};
 use crate::device::{ArenaGuard, Gpu, ProgramGraph};
 use crate::error::{Error, Result};
+use crate::ops::LowRankSet;
 use crate::tape::{Recording, Tape};
 use crate::tensor::Tensor;
 
@@ -43,6 +44,9 @@ pub enum Input<'a> {
     Kept(&'a Tensor),
     /// Kept tensors, one after the other along the outermost dimension.
     Joined(&'a [&'a Tensor]),
+    /// The low-rank products of each row, or none: an input of [`DType::Address`]. They are read until the run is over, which
+    /// giving their memory back waits for.
+    Sets(&'a [Option<&'a LowRankSet>]),
 }
 
 /// A recorded computation.
@@ -238,6 +242,11 @@ impl Program {
                     .then_some(tensor.dtype())
                     .filter(|_| tensor.shape() == wanted.shape),
                 Input::Joined(parts) => self.joined(parts, wanted)?,
+                Input::Sets(sets) => {
+                    let fits = |set: &&LowRankSet| set.meets(&self.gpu, &self.recording.needs);
+                    let fit = *wanted.shape == [sets.len()] && sets.iter().flatten().all(|set| fits(&set));
+                    fit.then_some(DType::Address)
+                }
             };
             if found != Some(wanted.dtype) {
                 return Err(Error::operands(
@@ -255,7 +264,8 @@ impl Program {
     /// Whether a tensor is kept on this device; one of another device is an error of its own.
     fn kept(&self, tensor: &Tensor) -> Result<bool> {
         if tensor.gpu().is(&self.gpu) {
-            Ok(tensor.is_kept())
+            // Addresses are followed, so they come as what they are the addresses of.
+            Ok(tensor.is_kept() && tensor.dtype() != DType::Address)
         } else {
             Err(Error::operands("program", "a tensor of another device"))
         }
@@ -307,6 +317,11 @@ fn fill(gpu: &Gpu, to: Span, input: &Input<'_>) -> Result<()> {
                 start += bytes;
             }
             Ok(())
+        }
+        Input::Sets(sets) => {
+            let addresses = sets.iter().map(|set| set.map_or(0, LowRankSet::address));
+            let bytes: Vec<u8> = addresses.flat_map(u64::to_le_bytes).collect();
+            gpu.upload(to, &bytes)
         }
     }
 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::arena::Arena;
 use crate::command::{Command, Place, Span};
+use crate::data::DType;
 use crate::device::{Buffer, Gpu};
 use crate::error::{Error, Result};
 
@@ -14,12 +15,27 @@ pub(crate) struct Tape {
     inner: Mutex<Inner>,
 }
 
+/// What a program reads of the sets of low-rank products that its rows have: the one beside this layer, where there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LayerNeed {
+    /// Its number.
+    pub(crate) layer: usize,
+    /// Numbers of a line that comes in, and of one that comes out.
+    pub(crate) sides: (usize, usize),
+    /// The largest rank that there is room for.
+    pub(crate) room: usize,
+    /// The type of its numbers.
+    pub(crate) dtype: DType,
+}
+
 #[derive(Debug, Default)]
 struct Inner {
     arena: Arena,
     commands: Vec<Command>,
     /// What the commands name by address, and so must live as long as they do.
     held: Vec<Arc<Buffer>>,
+    /// What is read by addresses that are told when the program runs.
+    needs: Vec<LayerNeed>,
     closed: bool,
 }
 
@@ -30,6 +46,7 @@ pub(crate) struct Recording {
     /// What the commands name by address.
     #[expect(dead_code, reason = "held, so that the addresses stay good")]
     pub(crate) held: Vec<Arc<Buffer>>,
+    pub(crate) needs: Vec<LayerNeed>,
     pub(crate) arena_bytes: usize,
 }
 
@@ -58,10 +75,7 @@ impl Tape {
     pub(crate) fn push(&self, command: Command, held: impl IntoIterator<Item = Arc<Buffer>>) -> Result<()> {
         let mut inner = self.inner();
         if inner.closed {
-            return Err(Error::operands(
-                "recording",
-                "the program has been recorded already",
-            ));
+            return Err(already());
         }
         for buffer in held {
             if !inner.held.iter().any(|known| Arc::ptr_eq(known, &buffer)) {
@@ -72,6 +86,18 @@ impl Tape {
         Ok(())
     }
 
+    /// Writes down what the sets have to have that the program is given.
+    pub(crate) fn need(&self, need: LayerNeed) -> Result<()> {
+        let mut inner = self.inner();
+        if inner.closed {
+            return Err(already());
+        }
+        if !inner.needs.contains(&need) {
+            inner.needs.push(need);
+        }
+        Ok(())
+    }
+
     /// Ends the recording. Blocks that are dropped from now on are given back to nobody.
     pub(crate) fn close(&self) -> Recording {
         let mut inner = self.inner();
@@ -79,6 +105,7 @@ impl Tape {
         Recording {
             commands: std::mem::take(&mut inner.commands),
             held: std::mem::take(&mut inner.held),
+            needs: std::mem::take(&mut inner.needs),
             arena_bytes: inner.arena.peak(),
         }
     }
@@ -86,6 +113,10 @@ impl Tape {
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn already() -> Error {
+    Error::operands("recording", "the program has been recorded already")
 }
 
 /// Bytes of the arena.

@@ -58,8 +58,19 @@ impl Tensor {
                 let rounded: Vec<f16> = data.iter().map(|number| f16::from_f32(*number)).collect();
                 Self::upload(gpu, shape, HostData::F16(&rounded))
             }
-            DType::I32 => Err(Error::operands("upload", "floats as integers")),
+            DType::I32 | DType::Address => Err(Error::operands("upload", "floats as something else")),
         }
+    }
+
+    /// A kept tensor of places on its device, which only kernels of this crate follow.
+    pub(crate) fn upload_addresses(gpu: &Gpu, shape: &[usize], addresses: &[u64]) -> Result<Self> {
+        let tensor = Self::kept(gpu, shape, DType::Address)?;
+        let bytes: Vec<u8> = addresses
+            .iter()
+            .flat_map(|address| address.to_le_bytes())
+            .collect();
+        gpu.upload(tensor.span(), &bytes)?;
+        Ok(tensor)
     }
 
     /// A kept tensor of whatever is in its memory.
@@ -188,6 +199,11 @@ impl Tensor {
             Storage::Kept(buffer) => buffer.span(self.start, bytes),
             Storage::Recorded(block) => block.span(self.start, bytes),
         }
+    }
+
+    /// The address of a kept tensor; 0 where it has none yet.
+    pub(crate) fn address(&self) -> u64 {
+        self.span().address().unwrap_or(0)
     }
 
     /// The recording that it belongs to.

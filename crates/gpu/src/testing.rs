@@ -48,7 +48,7 @@ pub(crate) fn numbers(seed: u32, count: usize, dtype: DType) -> Vec<f32> {
 fn round(number: f64, dtype: DType) -> f32 {
     match dtype {
         DType::F16 => f16::from_f64(number).to_f32(),
-        DType::F32 | DType::I32 => number as f32,
+        DType::F32 | DType::I32 | DType::Address => number as f32,
     }
 }
 
@@ -111,7 +111,7 @@ pub(crate) fn distance(got: &[f32], want: &[f64]) -> f64 {
 pub(crate) fn assert_close(what: &str, dtype: DType, got: &[f32], want: &[f64]) {
     let limit = match dtype {
         DType::F32 => 2e-6,
-        DType::F16 | DType::I32 => 5e-4,
+        DType::F16 | DType::I32 | DType::Address => 5e-4,
     };
     let found = distance(got, want);
     assert!(found < limit, "{what} in {dtype:?}: relative rms {found:e}");

@@ -57,6 +57,16 @@ pub enum DeviceLocation {
 }
 
 impl DeviceLocation {
+    /// The numbers in which networks compute there.
+    #[must_use]
+    pub const fn precision(self) -> Precision {
+        match self {
+            Self::Cpu => Precision::F32,
+            Self::CpuInBf16 => Precision::Bf16,
+            Self::Gpu(_, precision) => precision,
+        }
+    }
+
     /// The same device, for what is in 32 bits there.
     #[must_use]
     pub const fn in_f32(self) -> Self {
@@ -110,6 +120,16 @@ impl Device {
         match self {
             Self::Cpu | Self::CpuInBf16 => None,
             Self::Gpu(device) => Some(&device.gpu),
+        }
+    }
+
+    /// Whether rows of different sets of LoRAs share a forward here: where a forward of two rows takes less than two of one. A
+    /// processor is busy with one row.
+    #[must_use]
+    pub const fn mixes_sets(&self) -> bool {
+        match self {
+            Self::Cpu | Self::CpuInBf16 => false,
+            Self::Gpu(_) => true,
         }
     }
 

@@ -65,10 +65,13 @@ impl Isa {
         let Some(isa) = Self::available().into_iter().chain(Self::emulated()).find(named) else {
             return false;
         };
+        if !isa.pairs.is_none_or(PairUnit::permit) {
+            return false;
+        }
         CHOSEN.set(isa).is_ok() || named(&Self::detect())
     }
 
-    /// All that this machine has, the best one last.
+    /// All that this machine has, the best one last. Looks only: what a set has to be permitted for is asked when it is chosen.
     #[must_use]
     pub fn available() -> Vec<Self> {
         let mut found = vec![PORTABLE];

@@ -46,16 +46,18 @@ pub use attention::AttnMask;
 pub use conv2d::Padding;
 pub use device::{Device, DeviceLocation, GpuDevice, Precision};
 pub use dispatch::{
-    Branch, Conv2d, ConvFusion, GroupNorm, LayerNorm, Linear, Normalisation, SingleHeadAttention, TokenMerge,
-    attend, channels_first, channels_last, join_channels, relu,
+    Branch, BranchSet, Conv2d, ConvFusion, GroupNorm, LayerNorm, Linear, Normalisation, RowSets,
+    SingleHeadAttention, TokenMerge, attend, channels_first, channels_last, join_channels, relu,
 };
 pub use embedding::Embedding;
 pub use error::{KernelError, Result};
 pub use isa::Isa;
 pub use matrix::Activation;
 #[doc(hidden)]
-pub use peak::multiply_adds;
+pub use peak::{multiply_adds, pair_multiply_adds};
 pub use pool::on_pool;
-pub use program::{IndexPlace, InputList, Inputs, ProgramMemory, Programs, TensorPlace};
+pub use program::{
+    IndexPlace, InputList, Inputs, ProgramMemory, Programs, ProgramsId, SetsPlace, TensorPlace,
+};
 pub use source::LayerSource;
 pub use tensor::{HostTensor, RowIndex, Tensor, host_tensor, to_f32};

@@ -1,9 +1,10 @@
 //! Multiply-adds between registers, without any memory: the speed that no kernel can exceed. Only
-//! `examples/roofline.rs` calls it.
+//! `examples/roofline.rs` calls them.
 
 use std::hint::black_box;
 
 use crate::isa::Isa;
+use crate::pairs::PairWork;
 use crate::simd::{Kernel, Simd};
 
 /// Computes `rounds` multiply-adds in each of `chains` independent chains of vectors: 6, 12 or 24. To be busy, a processor
@@ -15,6 +16,26 @@ pub fn multiply_adds(isa: Isa, chains: usize, rounds: usize) -> (usize, f32) {
         0..=6 => isa.run(Chains::<6>(rounds)),
         7..=12 => isa.run(Chains::<12>(rounds)),
         _ => isa.run(Chains::<24>(rounds)),
+    }
+}
+
+/// The same of pairs of bfloat16, by the unit of `isa` for them; None where it has none of its own. Tiles have four chains, since
+/// so many sums fit beside what is multiplied.
+#[must_use]
+pub fn pair_multiply_adds(isa: Isa, chains: usize, rounds: usize) -> Option<(usize, f32)> {
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (chains, rounds);
+    match isa.pairs()?.begin() {
+        // Which says nothing of the machine.
+        PairWork::Reference(_) => None,
+        #[cfg(target_arch = "x86_64")]
+        PairWork::Avx512(token) => Some(match chains {
+            0..=6 => token.dot_products::<6>(rounds),
+            7..=12 => token.dot_products::<12>(rounds),
+            _ => token.dot_products::<24>(rounds),
+        }),
+        #[cfg(target_arch = "x86_64")]
+        PairWork::Amx(tiles) => Some(tiles.products(rounds)),
     }
 }
 

@@ -3,13 +3,14 @@
 //! On the CPU it runs as it is written. On a GPU it is written down the first time, as a program for the shapes of what it is
 //! given, and that program runs from then on. So a computation sees nothing but its inputs, its layers and its key.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pentimento_gpu as gpu;
 
 use crate::device::GpuDevice;
 use crate::tensor::floats;
-use crate::{Device, HostTensor, KernelError, Result, RowIndex, Tensor};
+use crate::{BranchSet, Device, HostTensor, KernelError, Result, RowIndex, RowSets, Tensor};
 
 /// Launches of a network's programs that are kept; of more, the programs that were not used for longest are recorded again.
 /// A launch is some hundred bytes in main memory, and a node of a graph on the device; the activations are in an arena that all
@@ -26,6 +27,7 @@ enum Part<'a> {
     Tensor(Tensor),
     Rows(Vec<&'a Tensor>),
     Index(Vec<u32>),
+    Sets(Vec<Option<&'a BranchSet>>),
     Taken,
 }
 
@@ -36,6 +38,10 @@ pub struct TensorPlace(usize);
 /// The place of numbers of rows among what is given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IndexPlace(usize);
+
+/// The place of the sets of rows among what is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SetsPlace(usize);
 
 impl<'a> InputList<'a> {
     fn push(&mut self, part: Part<'a>) -> usize {
@@ -62,6 +68,11 @@ impl<'a> InputList<'a> {
     pub fn index(&mut self, rows: Vec<u32>) -> IndexPlace {
         IndexPlace(self.push(Part::Index(rows)))
     }
+
+    /// The set of LoRAs of each row, or none, for [`Branch::of_rows`](crate::Branch::of_rows).
+    pub fn sets(&mut self, rows: Vec<Option<&'a BranchSet>>) -> SetsPlace {
+        SetsPlace(self.push(Part::Sets(rows)))
+    }
 }
 
 /// What a computation has been given, on its device.
@@ -87,7 +98,7 @@ impl Inputs<'_> {
                     Some(Part::Host(values)) => Ok(Tensor::Host(values)),
                     Some(Part::Tensor(x)) => Ok(x),
                     Some(Part::Rows(parts)) => joined(&parts),
-                    Some(Part::Index(_) | Part::Taken) | None => Err(gone()),
+                    Some(Part::Index(_) | Part::Sets(_) | Part::Taken) | None => Err(gone()),
                 }
             }
             Source::Gpu(tensors, dtype) => {
@@ -108,7 +119,7 @@ impl Inputs<'_> {
                 Some(Part::Host(values)) => Ok(Tensor::Host(values.clone())),
                 Some(Part::Tensor(x)) => Ok(x.clone()),
                 Some(Part::Rows(parts)) => joined(parts),
-                Some(Part::Index(_) | Part::Taken) | None => Err(gone()),
+                Some(Part::Index(_) | Part::Sets(_) | Part::Taken) | None => Err(gone()),
             },
             Source::Gpu(tensors, dtype) => {
                 let tensor = tensors.get(place.0).and_then(Option::as_ref);
@@ -135,6 +146,22 @@ impl Inputs<'_> {
     }
 }
 
+impl Inputs<'_> {
+    /// The sets of rows at a place.
+    ///
+    /// # Errors
+    /// When there are none, or the device [mixes none](Device::mixes_sets).
+    pub fn sets(&self, place: SetsPlace) -> Result<RowSets> {
+        match &self.0 {
+            Source::Cpu(_) => Err(KernelError::mismatch("rows of different sets on the CPU")),
+            Source::Gpu(tensors, _) => {
+                let tensor = tensors.get(place.0).and_then(Option::as_ref);
+                tensor.cloned().map(RowSets::on_gpu).ok_or_else(gone)
+            }
+        }
+    }
+}
+
 fn joined(parts: &[&Tensor]) -> Result<Tensor> {
     match parts {
         [only] => Ok((*only).clone()),
@@ -146,9 +173,14 @@ fn gone() -> KernelError {
     KernelError::mismatch("an input of a computation is not there any more")
 }
 
+/// Which programs of this process some are; copies are others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ProgramsId(u64);
+
 /// The computations of one network, told apart by keys.
 #[derive(Debug)]
 pub struct Programs<K> {
+    id: ProgramsId,
     device: Device,
     recorded: Mutex<Recordings<K>>,
 }
@@ -193,10 +225,18 @@ impl<K: Eq> Programs<K> {
     /// For a network on `device`.
     #[must_use]
     pub fn new(device: &Device) -> Self {
+        static MADE: AtomicU64 = AtomicU64::new(1);
         Self {
+            id: ProgramsId(MADE.fetch_add(1, Ordering::Relaxed)),
             device: device.clone(),
             recorded: Mutex::default(),
         }
+    }
+
+    /// Tells them from all others of this process.
+    #[must_use]
+    pub const fn id(&self) -> ProgramsId {
+        self.id
     }
 
     /// Where they run.
@@ -338,6 +378,7 @@ enum GpuPart<'a> {
     Index(Vec<i32>),
     Tensor(&'a gpu::Tensor),
     Rows(Vec<&'a gpu::Tensor>),
+    Sets(Vec<Option<&'a gpu::LowRankSet>>),
 }
 
 impl<'a> GpuPart<'a> {
@@ -355,6 +396,10 @@ impl<'a> GpuPart<'a> {
                 rows.map(Self::Index)
                     .map_err(|_| KernelError::mismatch("a row beyond what is counted"))
             }
+            Part::Sets(rows) => {
+                let rows = rows.iter().map(|set| set.map(BranchSet::gpu));
+                Ok(Self::Sets(rows.collect()))
+            }
             Part::Taken => Err(gone()),
         };
         given.0.iter().map(part).collect()
@@ -364,6 +409,7 @@ impl<'a> GpuPart<'a> {
         match self {
             Self::Floats(dims, _) => gpu::InputShape::new(dims, gpu::DType::F32),
             Self::Index(rows) => gpu::InputShape::new(&[rows.len()], gpu::DType::I32),
+            Self::Sets(rows) => gpu::InputShape::new(&[rows.len()], gpu::DType::Address),
             Self::Tensor(x) => gpu::InputShape::new(x.shape(), x.dtype()),
             Self::Rows(parts) => {
                 let Some(first) = parts.first() else {
@@ -384,6 +430,7 @@ impl<'a> GpuPart<'a> {
             Self::Index(rows) => gpu::Input::Host(gpu::HostData::I32(rows)),
             Self::Tensor(x) => gpu::Input::Kept(x),
             Self::Rows(parts) => gpu::Input::Joined(parts),
+            Self::Sets(rows) => gpu::Input::Sets(rows),
         }
     }
 }

@@ -33,10 +33,10 @@ pub use gpt2::{Gpt2, Gpt2Config, Gpt2Past, Gpt2Tokenizer};
 pub use ip_adapter::{ImageProjectionConfig, IpAdapter, IpAdapterConfig};
 pub use layers::{
     Device, DeviceLocation, GpuDevice, HostTensor, KernelError, LayerKind, LayerName, LayerPatch, LayerShape,
-    LayerSource, PatchOf, Precision, ProgramMemory,
+    LayerSource, PatchOf, Precision, ProgramMemory, ProgramsId,
 };
 pub use mobilenet_v2::MobileNetV2;
 pub use safety_concepts::{ConceptScores, SafetyConcepts};
-pub use unet::{PreparedConditioning, TextTime, UNet, UNetConfig, UNetInput, guidance_embedding};
+pub use unet::{PreparedConditioning, RowNetwork, TextTime, UNet, UNetConfig, UNetInput, guidance_embedding};
 pub use upscalers::{CompactConfig, CompactNet, GoesOn, ResidualDense, RrdbConfig, RrdbNet};
 pub use vae::{LatentNormalisation, Vae, VaeConfig, VaePass};

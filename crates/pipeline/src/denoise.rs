@@ -10,7 +10,8 @@ use crate::{PipelineError, StableDiffusion};
 impl StableDiffusion {
     /// Runs exactly one evaluation of each image.
     ///
-    /// All images must have latents and conditioning of one shape. They may differ in everything else.
+    /// All images must have latents and conditioning of one shape, and networks of the same programs as this model's
+    /// ([`DenoiseState::programs`]). They may differ in everything else.
     /// All or nothing: on an error no state has moved, so the caller may try the images one by one.
     ///
     /// # Errors
@@ -27,6 +28,7 @@ impl StableDiffusion {
             rows: rows.counts(),
             guidance_embedding: rows.guidance_embedding()?.as_ref(),
             merging: rows.merging(),
+            networks: rows.networks(),
         })?;
         let model_outputs = rows.model_outputs(&output, states.iter().map(|state| &state.guidance))?;
         for (state, model_output) in states.iter().zip(&model_outputs) {
@@ -60,6 +62,7 @@ impl StableDiffusion {
             rows: rows.counts(),
             guidance_embedding: rows.guidance_embedding()?.as_ref(),
             merging: rows.merging(),
+            networks: rows.networks(),
         });
         Ok(measured?)
     }

@@ -81,24 +81,76 @@ impl<'a> LayerChanges<'a> {
     }
 }
 
+/// How the numbers of a changed layer are held.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Holding {
+    /// Bytes of one.
+    number_bytes: usize,
+    /// What a matrix takes is a multiple of this.
+    unit: usize,
+    /// Whether the matrices of branches are packed, as a processor's are.
+    is_packed: bool,
+}
+
+impl Holding {
+    /// As changed layers are on this device.
+    pub(crate) const fn on(device: &pentimento_models::Device) -> Self {
+        let unit = match device.gpu() {
+            Some(_) => 256,
+            None => 1,
+        };
+        Self {
+            // What a processor merges stays in f32, in which branches are, too.
+            number_bytes: device.number_bytes(),
+            unit,
+            is_packed: device.gpu().is_none(),
+        }
+    }
+
+    fn bytes(self, numbers: usize) -> u64 {
+        let bytes = numbers.saturating_mul(self.number_bytes);
+        bytes.checked_next_multiple_of(self.unit).unwrap_or(bytes) as u64
+    }
+
+    /// About what a branch of this rank takes beside a weight (outputs, inputs, …).
+    fn bytes_of_branch(self, rank: usize, dims: &[usize]) -> u64 {
+        if self.is_packed {
+            return self.bytes(numbers_of_packed_branch(rank, dims));
+        }
+        let sides = dims.iter().take(2);
+        sides.map(|side| self.bytes(rank * side)).sum()
+    }
+}
+
 /// About how many bytes a network holds beyond the one that it is a copy of, when layers of these shapes are changed by
-/// LoRAs of these ranks; no rank is that of a change that is no branch but other weights, in f32.
+/// LoRAs of these ranks; no rank is that of a change that is no branch but other weights.
 pub(crate) fn expected_bytes<'a>(
     layers: impl IntoIterator<Item = (&'a str, &'a [usize], Option<usize>)>,
+    holding: Holding,
 ) -> u64 {
     let mut ranks: HashMap<&str, (&[usize], Option<usize>)> = HashMap::new();
     for (layer, dims, rank) in layers {
         let (_, sum) = ranks.entry(layer).or_insert((dims, Some(0)));
         *sum = sum.zip(rank).map(|(sum, rank)| sum.saturating_add(rank));
     }
-    let numbers = |(dims, rank): &(&[usize], Option<usize>)| -> usize {
+    let bytes = |(dims, rank): &(&[usize], Option<usize>)| -> u64 {
         match rank {
-            Some(rank) if *rank <= MOST_RANK => rank * dims.iter().take(2).sum::<usize>(),
-            _ => dims.iter().product(),
+            Some(rank) if *rank <= MOST_RANK => holding.bytes_of_branch(*rank, dims),
+            _ => holding.bytes(dims.iter().product()),
         }
     };
-    let numbers: usize = ranks.values().map(numbers).sum();
-    (numbers * size_of::<f32>()) as u64
+    ranks.values().map(bytes).sum()
+}
+
+/// About how many numbers of f32 a branch of this rank takes beside a weight (outputs, inputs, …). Packed weights are filled up: the
+/// columns of each matrix to sixteen, and in bfloat16, of which two take the place of one, the terms of its sums to 32.
+fn numbers_of_packed_branch(rank: usize, dims: &[usize]) -> usize {
+    const COLUMNS: usize = 16;
+    const TERMS: usize = 32;
+    let side = |at: usize| dims.get(at).copied().unwrap_or(1);
+    let terms = rank.max(rank.next_multiple_of(TERMS) / 2);
+    let inputs = side(1).max(side(1).next_multiple_of(TERMS) / 2);
+    rank.next_multiple_of(COLUMNS) * inputs + side(0).next_multiple_of(COLUMNS) * terms
 }
 
 fn rank((change, _): &Scaled<'_>) -> Option<usize> {
@@ -217,5 +269,36 @@ impl SimpleBackend for Merged<'_> {
 
     fn contains_tensor(&self, name: &str) -> bool {
         self.stored.contains_tensor(name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pentimento_models::Device as Place;
+
+    use super::*;
+
+    /// A branch of rank 1 takes sixteen columns.
+    #[test]
+    fn a_branch_takes_no_more_than_expected_and_not_much_less() {
+        let numbers = |dims: (usize, usize)| Tensor::ones(dims, DType::F32, &Device::Cpu).unwrap();
+        for device in [Place::Cpu, Place::CpuInBf16] {
+            for (outputs, inputs) in [(320, 768), (33, 50)] {
+                let layer =
+                    pentimento_kernels::Linear::new(&numbers((outputs, inputs)), None, &device).unwrap();
+                for rank in [1, 4, 16, 20, 33, MOST_RANK] {
+                    let branch = layer.branch(&numbers((rank, inputs)), &numbers((outputs, rank)));
+                    let held = branch.unwrap().size_bytes() as u64;
+                    let dims = [outputs, inputs];
+                    let expected = expected_bytes([("layer", &dims[..], Some(rank))], Holding::on(&device));
+                    let range = held..=2 * held;
+                    let what = format!("{outputs} x {inputs}, rank {rank}, {}", device.precision());
+                    assert!(
+                        range.contains(&expected),
+                        "{what}: {held} held, {expected} expected"
+                    );
+                }
+            }
+        }
     }
 }

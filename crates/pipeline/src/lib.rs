@@ -63,7 +63,7 @@ pub use finish::{FinishStep, Finishing};
 pub use lora_report::LoraReport;
 pub use mask::keeps_everything;
 pub use model_source::ModelSource;
-pub use pentimento_models::{ConditioningShape, Device, GpuDevice, Precision, ProgramMemory};
+pub use pentimento_models::{ConditioningShape, Device, GpuDevice, Precision, ProgramMemory, ProgramsId};
 pub use pentimento_weights::{FolderStamp, ReadProgress};
 pub use preparation::{Preparation, PrepareInput, PrepareStep};
 pub use prompt::Triggers;

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use pentimento_catalog::{ModelEntry, Source};
+use pentimento_models::Device;
 use pentimento_weights::{LoraFile, LoraFit, LoraNetwork, LoraTarget, ReadProgress, WeightsError};
 
 use crate::PipelineError;
 use crate::component::{ComponentRole, Patch, PatchSet};
-use crate::layer_changes::expected_bytes;
+use crate::layer_changes::{Holding, expected_bytes};
 
 /// The layers of a checkpoint's networks.
 pub(crate) type Targets = [(LoraNetwork, Vec<LoraTarget>)];
@@ -73,8 +74,8 @@ impl OpenLora {
 }
 
 impl OpenLoras {
-    /// What they make of one network.
-    pub(crate) fn patches(&self, role: ComponentRole) -> Result<PatchSet, PipelineError> {
+    /// What they make of one network on this device.
+    pub(crate) fn patches(&self, role: ComponentRole, device: &Device) -> Result<PatchSet, PipelineError> {
         let Some(network) = network_of(role) else {
             return Ok(PatchSet::default());
         };
@@ -89,9 +90,17 @@ impl OpenLoras {
                 let rank = layer.branch_rank.filter(|_| !is_merged);
                 (&*layer.layer, &*layer.weight_dims, rank)
             });
-            // The files' own numbers are beside it while it is made.
-            let read = loras.iter().map(|lora| lora.file.memory_bytes());
-            read.fold(expected_bytes(held), u64::saturating_add)
+            let held = expected_bytes(held, Holding::on(device));
+            match device {
+                // A GPU's weights are of its type before and after.
+                Device::Gpu(_) if is_merged => 0,
+                Device::Gpu(_) => held,
+                // The files' own numbers are beside it while it is made.
+                Device::Cpu | Device::CpuInBf16 => {
+                    let read = loras.iter().map(|lora| lora.file.memory_bytes());
+                    read.fold(held, u64::saturating_add)
+                }
+            }
         };
         let merged: Vec<&OpenLora> = self.lcm.iter().filter(|lora| lora.changes(network)).collect();
         let beside: Vec<&OpenLora> = self.set.iter().filter(|lora| lora.changes(network)).collect();

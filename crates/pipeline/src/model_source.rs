@@ -9,6 +9,7 @@ mod lone_vae;
 mod lora_set;
 mod open;
 mod patched;
+mod wanted_device;
 
 use std::sync::Arc;
 
@@ -66,7 +67,8 @@ struct LoneVae {
 }
 
 impl ModelSource {
-    /// Finds the files of what the names of a recipe stand for. No weights are read yet.
+    /// Finds the files of what the names of a recipe stand for, to compute on `device` in the numbers that the checkpoint's entry
+    /// asks for. No weights are read yet.
     ///
     /// # Errors
     /// When a source is of a kind that this version cannot read, or not there.
@@ -87,7 +89,11 @@ impl ModelSource {
             prediction: models.checkpoint.prediction,
             loras: models.loras.clone(),
             lcm_loras: models.lcm_loras.clone(),
-            ..Self::new(&models.checkpoint.name, checkpoint, device)
+            ..Self::new(
+                &models.checkpoint.name,
+                checkpoint,
+                &Self::device_of(&models.checkpoint, device),
+            )
         })
     }
 
@@ -140,7 +146,7 @@ impl ModelSource {
     pub fn keys(&self) -> Result<Vec<ComponentKey>, PipelineError> {
         let roles = self.family()?.roles();
         let loras = self.open_loras()?;
-        let key = |role: &ComponentRole| self.key(*role, loras.patches(*role)?);
+        let key = |role: &ComponentRole| self.key(*role, loras.patches(*role, &self.device)?);
         // Small beside the UNet, before which it is found that they do not fit.
         let beside = ComponentRole::OF_IP_ADAPTER.iter();
         let beside = beside.filter(|_| self.ip_adapter.is_some());

@@ -196,6 +196,7 @@ impl StableDiffusion {
             evaluations: started.evaluations,
             done: 0,
             guidance: self.guidance(request)?,
+            network: self.unet.row_network(),
             merges_tokens: request.merges_tokens(common.size),
             cond: common.cond.clone(),
             uncond: common.uncond.clone(),

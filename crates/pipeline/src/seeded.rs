@@ -3,6 +3,10 @@
 //! Every tensor is asked for by the real constructors and answered from a seed, so no shape is written twice.
 //! Used by `pentimento bench` and by tests that need a model and not a picture.
 
+mod shapes;
+
+pub use self::shapes::Shape;
+
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,19 +17,10 @@ use candle_nn::{Init, VarBuilder};
 use pentimento_models::{
     self as models, ClipText, ClipTextConfig, LayerSource, ModelError, UNet, UNetConfig, Vae, VaeConfig,
 };
-use pentimento_weights::{Checkpoint, Component, Dtypes, WeightsError, scheduler_config};
-use serde_json::{Value, json};
+use pentimento_weights::{Checkpoint, Component, Dtypes, WeightsError};
 
+use self::shapes::files;
 use crate::{PipelineError, StableDiffusion};
-
-/// Which shapes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shape {
-    /// Stable Diffusion 1.5: 860 million parameters in the UNet, 84 in the VAE, 123 in the text encoder.
-    Sd15,
-    /// The same blocks at width 32: loads in milliseconds.
-    Tiny,
-}
 
 /// Builds a checkpoint of the given shapes on `device`; the same seed gives the same weights everywhere.
 ///
@@ -87,8 +82,21 @@ pub fn write_checkpoint(shape: Shape, seed: u64, folder: &Path) -> Result<(), Pi
     recorded(seed, &folder.join("text_encoder/model.safetensors"), |weights| {
         ClipText::new(&text, weights).map(drop)
     })?;
+    if shape.has_two_encoders() {
+        let text = serde_json::from_slice(config("text_encoder_2/config.json")).map_err(wrong)?;
+        recorded(
+            seed,
+            &folder.join("text_encoder_2/model.safetensors"),
+            |weights| ClipText::with_projection(&text, weights).map(drop),
+        )?;
+    }
     let index = folder.join("model_index.json");
-    fs_err::write(&index, b"{\"_class_name\": \"StableDiffusionPipeline\"}")
+    let class = if shape.has_two_encoders() {
+        "StableDiffusionXLPipeline"
+    } else {
+        "StableDiffusionPipeline"
+    };
+    fs_err::write(&index, format!("{{\"_class_name\": \"{class}\"}}"))
         .map_err(|error| unwritable(&index, error))
 }
 
@@ -195,87 +203,6 @@ impl SimpleBackend for Recorder {
     }
 }
 
-impl Shape {
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Sd15 => "sd15",
-            Self::Tiny => "tiny",
-        }
-    }
-}
-
-/// Everything but the weights, by its path in the diffusers layout.
-fn files(shape: Shape) -> Vec<(String, Vec<u8>)> {
-    let (unet, vae, text) = match shape {
-        Shape::Sd15 => (sd15_unet(), vae(&[128, 256, 512, 512], 32, 2), sd15_text()),
-        Shape::Tiny => (tiny_unet(), vae(&[16, 16, 32, 32], 8, 1), tiny_text()),
-    };
-    let mut files = vec![
-        file("unet/config.json", &unet),
-        file("vae/config.json", &vae),
-        file("text_encoder/config.json", &text),
-        file("scheduler/scheduler_config.json", &scheduler_config()),
-    ];
-    for path in pentimento_demo_model::paths().filter(|path| path.starts_with("tokenizer/")) {
-        if let Some(Ok(bytes)) = pentimento_demo_model::read(path) {
-            files.push((path.to_owned(), bytes));
-        }
-    }
-    files
-}
-
-fn file(path: &str, value: &Value) -> (String, Vec<u8>) {
-    (path.to_owned(), value.to_string().into_bytes())
-}
-
-/// `unet/config.json` of Stable Diffusion 1.5, without the keys that are defaults.
-fn sd15_unet() -> Value {
-    json!({
-        "in_channels": 4, "out_channels": 4, "layers_per_block": 2,
-        "block_out_channels": [320, 640, 1280, 1280], "cross_attention_dim": 768, "attention_head_dim": 8,
-        "down_block_types":
-            ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
-        "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
-        "norm_num_groups": 32, "norm_eps": 1e-5, "flip_sin_to_cos": true, "freq_shift": 0,
-    })
-}
-
-fn tiny_unet() -> Value {
-    let mut config = sd15_unet();
-    config["layers_per_block"] = json!(1);
-    config["block_out_channels"] = json!([32, 32, 64, 64]);
-    config["cross_attention_dim"] = json!(32);
-    config["attention_head_dim"] = json!(4);
-    config["norm_num_groups"] = json!(8);
-    config
-}
-
-fn vae(channels: &[u32], groups: u32, layers: u32) -> Value {
-    json!({
-        "in_channels": 3, "out_channels": 3, "latent_channels": 4, "layers_per_block": layers,
-        "block_out_channels": channels, "norm_num_groups": groups, "scaling_factor": 0.18215,
-        "down_block_types": ["DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D", "DownEncoderBlock2D"],
-        "up_block_types": ["UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D", "UpDecoderBlock2D"],
-    })
-}
-
-fn sd15_text() -> Value {
-    json!({
-        "vocab_size": 49408, "hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12,
-        "num_attention_heads": 12, "max_position_embeddings": 77, "hidden_act": "quick_gelu",
-        "layer_norm_eps": 1e-5, "projection_dim": 768,
-    })
-}
-
-fn tiny_text() -> Value {
-    let mut config = sd15_text();
-    config["hidden_size"] = json!(32);
-    config["intermediate_size"] = json!(64);
-    config["num_hidden_layers"] = json!(2);
-    config["num_attention_heads"] = json!(4);
-    config
-}
-
 #[cfg(test)]
 mod tests {
     use pentimento_catalog::{ModelEntry, ModelKind, Source};
@@ -284,18 +211,18 @@ mod tests {
 
     #[test]
     fn a_checkpoint_that_was_written_can_be_read() {
-        let folder = tempfile::tempdir().unwrap();
-        write_checkpoint(Shape::Tiny, 1, folder.path()).unwrap();
-        let entry = ModelEntry::new(
-            "written",
-            ModelKind::Checkpoint,
-            Source::Path(folder.path().to_owned()),
-        );
-        assert_eq!(
-            StableDiffusion::load_on_cpu(&crate::ResolvedModels::checkpoint(entry.into()))
-                .unwrap()
-                .name(),
-            "written"
-        );
+        for shape in [Shape::Tiny, Shape::TinySdxl] {
+            let folder = tempfile::tempdir().unwrap();
+            write_checkpoint(shape, 1, folder.path()).unwrap();
+            let entry = ModelEntry::new(
+                "written",
+                ModelKind::Checkpoint,
+                Source::Path(folder.path().to_owned()),
+            );
+            let model = StableDiffusion::load_on_cpu(&crate::ResolvedModels::checkpoint(entry.into()));
+            let model = model.unwrap();
+            assert_eq!(model.name(), "written");
+            assert_eq!(model.second.is_some(), shape.has_two_encoders());
+        }
     }
 }

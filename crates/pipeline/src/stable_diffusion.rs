@@ -65,6 +65,12 @@ impl StableDiffusion {
         &self.name
     }
 
+    /// The numbers in which its UNet computes.
+    #[must_use]
+    pub fn precision(&self) -> Precision {
+        self.unet.device().precision()
+    }
+
     /// The autoencoder that passes begin with from now on; one that is under way goes on with its own.
     pub(crate) fn vae(&self) -> &Arc<Vae> {
         self.wide_vae.get().unwrap_or(&self.vae)

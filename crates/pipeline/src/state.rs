@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pentimento_models::{ConditioningShape, PreparedConditioning};
+use pentimento_models::{ConditioningShape, PreparedConditioning, ProgramsId, RowNetwork};
 use pentimento_schedulers::{Latents, Scheduler};
 use pentimento_types::{RgbImage, SchedulerKind, Size};
 
@@ -18,6 +18,8 @@ pub struct DenoiseState {
     pub(crate) evaluations: u32,
     pub(crate) done: u32,
     pub(crate) guidance: Guidance,
+    /// What its rows have of the UNet that they were prepared for.
+    pub(crate) network: RowNetwork,
     /// Whether the UNet merges tokens: asked for, and the image large enough.
     pub(crate) merges_tokens: bool,
     /// One row.
@@ -58,6 +60,12 @@ impl DenoiseState {
     #[must_use]
     pub const fn conditioning_shape(&self) -> ConditioningShape {
         self.cond.shape()
+    }
+
+    /// Where the UNet's predictions are computed, which images of one forward must share.
+    #[must_use]
+    pub const fn programs(&self) -> ProgramsId {
+        self.network.programs()
     }
 
     /// What an inpainting UNet takes beside the scheduler's sample.

@@ -3,7 +3,7 @@
 //! Latents live in main memory: the UNet uploads all samples before its forward, and downloads all predictions after it.
 
 use candle_core::{DType, Device, Result, Tensor};
-use pentimento_models::PreparedConditioning;
+use pentimento_models::{PreparedConditioning, RowNetwork};
 use pentimento_schedulers::{Evaluation, Latents};
 
 use crate::PipelineError;
@@ -25,6 +25,8 @@ pub(crate) struct UNetRows {
     merging: Vec<bool>,
     /// Rows of each image, in order.
     counts: Vec<usize>,
+    /// Of each image.
+    networks: Vec<RowNetwork>,
 }
 
 impl UNetRows {
@@ -38,6 +40,7 @@ impl UNetRows {
             guidance_embeddings: Vec::new(),
             merging: Vec::with_capacity(images),
             counts: Vec::with_capacity(images),
+            networks: Vec::with_capacity(images),
         }
     }
 
@@ -76,6 +79,7 @@ impl UNetRows {
         self.conditioning.push(state.cond.clone());
         self.counts.push(self.conditioning.len() - before);
         self.merging.push(state.merges_tokens);
+        self.networks.push(state.network.clone());
         if let Guidance::Embedded { embedding } = &state.guidance {
             self.guidance_embeddings.push(embedding.clone());
         }
@@ -115,6 +119,11 @@ impl UNetRows {
     /// Which images merge tokens.
     pub(crate) fn merging(&self) -> &[bool] {
         &self.merging
+    }
+
+    /// The network of each image.
+    pub(crate) fn networks(&self) -> &[RowNetwork] {
+        &self.networks
     }
 
     /// Each image's model output, joined by its guidance, of the UNet's output `(B, C, h, w)`, which is in main memory.

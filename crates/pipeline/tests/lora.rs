@@ -12,7 +12,8 @@ use std::sync::Arc;
 use candle_core::{DType, Device, Tensor};
 use pentimento_catalog::{ModelEntry, ModelKind, Source};
 use pentimento_pipeline::{
-    ComponentRole, GpuDevice, LoraReport, ModelSource, Precision, ResolvedModels, StableDiffusion,
+    Component, ComponentKey, ComponentRole, DenoiseState, GpuDevice, LoraReport, ModelSource, Precision,
+    ResolvedModels, StableDiffusion,
 };
 use pentimento_testkit::{Golden, Tolerance, assert_close, assert_values_close, golden_dir};
 use pentimento_types::{Recipe, RgbImage, Size};
@@ -290,4 +291,76 @@ fn a_set_on_the_emulated_device_makes_the_picture_of_the_cpu() {
         let found = picture(&model, &request_of(golden.about()), &init);
         assert_close("image", &tensor_of(&found), golden.tensor("output.u8"), tolerance);
     }
+}
+
+/// Two sets and none in one forward on the emulated device: each the same bytes as alone, and the CPU's picture. Changes that are
+/// no branches have programs of their own.
+#[test]
+fn sets_share_forwards_on_the_emulated_device() {
+    let golden = Golden::open("lora_pipeline/two.safetensors");
+    let init = image_of(golden.tensor("input.u8"));
+    let request = Recipe {
+        steps: 3,
+        ..request_of(golden.about())
+    };
+    let sets = [
+        vec![("lora-peft", 0.8)],
+        vec![("lora-kohya", 1.2), ("lora-unet", 0.5)],
+        vec![],
+    ];
+    let expected = picture(&load(&models(&sets[1])), &request, &init);
+    for (precision, tolerance) in [
+        (Precision::F32, Tolerance::PICTURE),
+        (Precision::F16, Tolerance::PICTURE_HALF),
+    ] {
+        let gpu = pentimento_gpu::Gpu::emulated(pentimento_gpu::Emulation::default());
+        let device = pentimento_pipeline::Device::Gpu(GpuDevice::new(gpu, precision));
+        let bases = parts(&[], &[], &device);
+        let with = |set: &[(&str, f64)]| {
+            let source = ModelSource::open(&models(set), &device).unwrap();
+            source.assemble(parts(set, &bases, &device)).unwrap()
+        };
+        let with_sets = sets.each_ref().map(|set| with(set));
+        let prepared = || {
+            let state = |model: &StableDiffusion| model.prepare(&request, &init).unwrap().remove(0);
+            with_sets.each_ref().map(state)
+        };
+        let (mut alone, mut states) = (prepared(), prepared());
+        assert!(
+            states
+                .iter()
+                .all(|state| state.programs() == states[0].programs())
+        );
+        let merged = with(&[("lora-conv", 1.0)]);
+        let merged = merged.prepare(&request, &init).unwrap().remove(0);
+        assert_ne!(merged.programs(), states[0].programs());
+        while states[0].evaluations_left() > 0 {
+            let mut rows: Vec<&mut DenoiseState> = states.iter_mut().collect();
+            with_sets[1].denoise(&mut rows).unwrap();
+            for ((model, alone), state) in with_sets.iter().zip(&mut alone).zip(&states) {
+                model.denoise(&mut [alone]).unwrap();
+                assert_eq!(
+                    alone.latents().values(),
+                    state.latents().values(),
+                    "in {precision:?}"
+                );
+            }
+        }
+        assert_ne!(states[0].latents().values(), states[1].latents().values());
+        assert_ne!(states[1].latents().values(), states[2].latents().values());
+        let [_, state, _] = states;
+        let found = tensor_of(&with_sets[1].finish(state).unwrap());
+        assert_close("image", &found, &tensor_of(&expected), tolerance);
+    }
+}
+
+/// The components of the model with this set, of which those without LoRAs are `bases`; these themselves where there are none.
+fn parts(set: &[(&str, f64)], bases: &[Component], device: &pentimento_pipeline::Device) -> Vec<Component> {
+    let source = ModelSource::open(&models(set), device).unwrap();
+    let keys = source.keys().unwrap();
+    let part = |(number, key): (usize, &ComponentKey)| match (bases.get(number), key.base()) {
+        (Some(base), None) => base.clone(),
+        (base, _) => source.read(key, base).unwrap().0,
+    };
+    keys.iter().enumerate().map(part).collect()
 }

@@ -114,10 +114,14 @@ pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
             Err(_) => return Disposition::BehindAnother,
         }
     };
-    let left = if job.attempt > 0 {
-        deliver::left_by_earlier_attempt(&inner, &job).await
-    } else {
-        None
+    let left = match deliver::left_by_earlier_attempt(&inner, &job).await {
+        Ok(left) => left,
+        // It would be given up for pictures that may be there.
+        Err(error) if (is_given_up || inner.is_late(&job)) && inner.looks_again(&job) => {
+            tracing::warn!(job = %id, error = describe_chain(&error), "it cannot be seen whether its pictures are there");
+            return Disposition::Later;
+        }
+        Err(_) => None,
     };
     if left.is_none() && is_given_up {
         let message = format!(
@@ -164,10 +168,18 @@ pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
 
 /// Ends a late job that no attempt has in hand: with the pictures that an earlier one has left, or as one that failed.
 pub(crate) async fn end_late(inner: &Inner, job: &Job) -> Result<(), JobsError> {
-    let left = if job.attempt > 0 {
-        deliver::left_by_earlier_attempt(inner, job).await
-    } else {
-        None
+    let left = match deliver::left_by_earlier_attempt(inner, job).await {
+        Ok(left) => left,
+        Err(error) if inner.looks_again(job) => {
+            return Err(JobsError::Backend {
+                what: "see whether the pictures of a late job are there",
+                source: Box::new(error),
+            });
+        }
+        Err(error) => {
+            tracing::warn!(job = %job.id, error = describe_chain(&error), "its pictures, if there are any, cannot be read");
+            None
+        }
     };
     let Some(images) = left else {
         let failure = lateness::too_late(job);

@@ -26,7 +26,11 @@ pub(crate) async fn deliver(
     index: u32,
     finished: FinishedImage,
 ) -> Result<(u32, StoredImage), ServiceError> {
-    let FinishedImage { image, findings } = finished;
+    let FinishedImage {
+        image,
+        findings,
+        precision,
+    } = finished;
     // Before there is room for the picture, since whoever has room must not wait for more.
     inner.origin_of(&job, &origin).await?;
     // Before it is looked at: what is handed out is the whole picture.
@@ -47,7 +51,7 @@ pub(crate) async fn deliver(
         let findings = if found.nsfw.is_some() { found } else { findings };
         let metadata = ImageMetadata {
             nsfw: findings.nsfw,
-            ..ImageMetadata::new(&recipe, task, index, size).computed_in(checker.engine.precision())
+            ..ImageMetadata::new(&recipe, task, index, size).computed_in(precision)
         };
         let image = checker.watermarked(image, &recipe);
         let file = encode_as(
@@ -121,22 +125,33 @@ fn not_stored(error: StorageError) -> ServiceError {
 /// The pictures that an earlier attempt has stored, where all of them are there and whole: it got that far, and its end was
 /// not written down any more.
 ///
-/// None where the safety checker looks at them: what it found is written with the end, and a picture that has been replaced
-/// tells it nothing any more.
-pub(crate) async fn left_by_earlier_attempt(inner: &Inner, job: &Job) -> Option<Vec<StoredImage>> {
-    if inner.config.safety.policy(job.delivery.safety) != SafetyPolicy::Off {
-        return None;
+/// None where there was no attempt, and where the safety checker looks at them: what it found is written with the end, and a
+/// picture that has been replaced tells it nothing any more.
+///
+/// # Errors
+/// When the store does not say whether they are there.
+pub(crate) async fn left_by_earlier_attempt(
+    inner: &Inner,
+    job: &Job,
+) -> Result<Option<Vec<StoredImage>>, StorageError> {
+    let is_checked = inner.config.safety.policy(job.delivery.safety) != SafetyPolicy::Off;
+    if job.attempt == 0 || is_checked {
+        return Ok(None);
     }
     let mut images = Vec::new();
     for index in 0..job.recipe.image_count {
         let key = image_key(job, index);
-        let file = inner.images.get(&key).await.ok()?;
+        let file = match inner.images.get(&key).await {
+            Ok(file) => file,
+            Err(StorageError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
         let size = off_thread(move || {
             // Decoded, because only that reads the file to its end.
             let image = image_codec::decode(&file, STORED_LIMITS)?;
             Ok(image.size())
         });
-        let size = size.await.ok()?;
+        let Ok(size) = size.await else { return Ok(None) };
         images.push(StoredImage {
             key,
             format: job.delivery.format,
@@ -145,5 +160,5 @@ pub(crate) async fn left_by_earlier_attempt(inner: &Inner, job: &Job) -> Option<
             findings: Findings::default(),
         });
     }
-    Some(images)
+    Ok(Some(images))
 }

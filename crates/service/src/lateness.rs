@@ -33,6 +33,15 @@ impl Inner {
         job.deadline.is_some_and(|deadline| deadline <= self.aged_now())
     }
 
+    /// Whether a late job waits for a store that does not say whether its pictures are there: for as long as finished pictures wait
+    /// to be stored, since whoever waits for it is to have an answer.
+    pub(crate) fn looks_again(&self, job: &Job) -> bool {
+        let late_for = job
+            .deadline
+            .and_then(|deadline| self.aged_now().duration_since(deadline).ok());
+        late_for.is_none_or(|late_for| late_for < self.config.save_patience)
+    }
+
     /// The job's deadline on the clock that does not jump.
     pub(crate) fn deadline_of(&self, job: &Job) -> Option<Instant> {
         let left = job.deadline?.duration_since(self.aged_now()).unwrap_or_default();

@@ -4,8 +4,8 @@ use std::future::Future;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use pentimento_catalog::Catalog;
-use pentimento_engine::DeviceUse;
+use pentimento_catalog::{Catalog, ModelEntry};
+use pentimento_engine::{DeviceUse, Precision};
 use pentimento_jobs::JobCounts;
 use pentimento_types::{ApiKeyId, Job, JobId, JobOutcome, Progress, StoredImage};
 use prometheus_client::registry::Registry;
@@ -153,6 +153,12 @@ impl Service {
     #[must_use]
     pub fn devices(&self) -> Vec<DeviceUse> {
         self.inner.engine.devices()
+    }
+
+    /// The numbers in which a checkpoint computes here.
+    #[must_use]
+    pub fn precision(&self, checkpoint: &ModelEntry) -> Precision {
+        self.inner.engine.precision(checkpoint)
     }
 
     /// What health and readiness checks need to know.

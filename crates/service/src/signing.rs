@@ -11,7 +11,8 @@ use pentimento_types::{
 use tokio::sync::{OnceCell, OwnedSemaphorePermit};
 
 use crate::ServiceError;
-use crate::image_codec::{ManifestSigner, Origin, SourceType, with_watermark};
+use crate::decode_room::DecodeRoom;
+use crate::image_codec::{ManifestSigner, Origin, ParentManifest, SourceType, with_watermark};
 use crate::inner::Inner;
 use crate::off_thread::off_thread;
 
@@ -34,7 +35,7 @@ struct HeldOrigin {
 }
 
 #[derive(Debug)]
-#[expect(dead_code, reason = "they are held until they are dropped, and never read")]
+#[expect(dead_code, reason = "a turn is held until it is dropped, and never read")]
 enum ManifestRoom {
     /// In the account of images.
     Counted(Reservation),
@@ -81,33 +82,90 @@ impl Inner {
             _room: None,
         };
         for key in [ImageKey::sent(job.id), ImageKey::input(job.id, InputRole::Init)] {
-            match self.images.size(&key).await {
-                Ok(bytes) => {
-                    // The file and its manifest.
-                    let room = self.room_of(&job.owner, bytes.saturating_mul(2)).await?;
-                    let file = match self.images.get(&key).await {
-                        Ok(file) => file,
-                        Err(error) => {
-                            not_read(job.id, &key, &error);
-                            continue;
-                        }
-                    };
-                    let signer = Arc::clone(signer);
-                    let parent = off_thread(move || Ok((signer.parent(&file), room))).await?;
-                    let (Some(parent), room) = parent else { continue };
-                    held._room = Some(match room.keep(&self.admitted, parent.size_bytes()) {
-                        Some(room) => ManifestRoom::Counted(room),
-                        None => ManifestRoom::Beyond(self.manifest_beyond().await?),
-                    });
-                    held.origin.parent = Some(parent);
-                    break;
-                }
-                Err(StorageError::NotFound { .. }) => {}
-                // The picture is there, and is not lost for this.
-                Err(error) => not_read(job.id, &key, &error),
+            if let Some((parent, room)) = self.manifest_in(job, &key, signer).await? {
+                held.origin.parent = Some(parent);
+                held._room = Some(room);
+                break;
             }
         }
         Ok(held)
+    }
+
+    /// The manifest of a stored file, and the room for what is kept of it. That is taken before the manifest is read, since all
+    /// that is read of it stays; who has to wait for it holds nothing meanwhile, the file neither.
+    async fn manifest_in(
+        &self,
+        job: &Job,
+        key: &ImageKey,
+        signer: &Arc<ManifestSigner>,
+    ) -> Result<Option<(ParentManifest, ManifestRoom)>, ServiceError> {
+        let mut beyond = None;
+        // What it takes is known for certain only when it has been read.
+        let mut kept_bytes = None;
+        loop {
+            let Some((file, room)) = self.file_with_room(job, key).await? else {
+                return Ok(None);
+            };
+            let looker = Arc::clone(signer);
+            let look = move || {
+                let kept = kept_bytes.or_else(|| looker.about_kept_bytes(&file));
+                Ok((kept, file, room))
+            };
+            let (Some(kept), file, room) = off_thread(look).await? else {
+                return Ok(None);
+            };
+            let keeping = match beyond.take() {
+                Some(turn) => ManifestRoom::Beyond(turn),
+                None => match self.admitted.reserve(kept) {
+                    Some(room) => ManifestRoom::Counted(room),
+                    None => {
+                        drop((file, room));
+                        (kept_bytes, beyond) = (Some(kept), Some(self.manifest_beyond().await?));
+                        continue;
+                    }
+                },
+            };
+            let signer = Arc::clone(signer);
+            let (parent, room) = off_thread(move || Ok((signer.parent(&file), room))).await?;
+            let Some(parent) = parent else { return Ok(None) };
+            let bytes = parent.size_bytes();
+            match keeping {
+                ManifestRoom::Counted(counted) if bytes > counted.bytes() => {
+                    drop((parent, room, counted));
+                    kept_bytes = Some(bytes);
+                }
+                ManifestRoom::Counted(mut counted) => {
+                    counted.shrink_to(bytes);
+                    return Ok(Some((parent, ManifestRoom::Counted(counted))));
+                }
+                turn @ ManifestRoom::Beyond(_) => return Ok(Some((parent, turn))),
+            }
+        }
+    }
+
+    /// A stored file, and the room for it and its manifest. None where it is not there, or cannot be read: the picture is there,
+    /// and is not lost for this.
+    async fn file_with_room(
+        &self,
+        job: &Job,
+        key: &ImageKey,
+    ) -> Result<Option<(Bytes, DecodeRoom)>, ServiceError> {
+        let bytes = match self.images.size(key).await {
+            Ok(bytes) => bytes,
+            Err(StorageError::NotFound { .. }) => return Ok(None),
+            Err(error) => {
+                not_read(job.id, key, &error);
+                return Ok(None);
+            }
+        };
+        let room = self.room_of(&job.owner, bytes.saturating_mul(2)).await?;
+        match self.images.get(key).await {
+            Ok(file) => Ok(Some((file, room))),
+            Err(error) => {
+                not_read(job.id, key, &error);
+                Ok(None)
+            }
+        }
     }
 
     async fn manifest_beyond(&self) -> Result<OwnedSemaphorePermit, ServiceError> {

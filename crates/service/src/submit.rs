@@ -1,64 +1,33 @@
 //! Submit: everything that can be refused is refused before anything is stored, and a job's id is given out after it is.
 
+mod input_files;
+mod submission;
+mod unfinished;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use bytes::Bytes;
-use pentimento_engine::{ResolvedModels, keeps_everything};
+use pentimento_engine::ResolvedModels;
 use pentimento_jobs::{Inserted, JobPlace, JobsError, QueueEntry, known_request};
 use pentimento_types::{
-    ApiKeyId, Delivery, DialectTag, Idempotency, ImageKey, ImageSource, InputRole, Inputs, Job, JobId,
-    JobNote, JobOrigin, Recipe, Reservation, RgbImage, Size, Start, describe_chain,
+    ApiKeyId, ImageKey, InputRole, Inputs, Job, JobId, JobNote, Recipe, Size, Start, describe_chain,
 };
 use tokio::sync::OwnedRwLockReadGuard;
-use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
+pub(crate) use self::input_files::{Checked, keep_everything, size_of};
+pub use self::submission::Submission;
+pub(crate) use self::unfinished::{Unfinished, goes_on_alone};
 use crate::admitted::{Admitted, DecodedImages};
 use crate::device_time::DeviceTime;
-use crate::framing::is_framed;
-use crate::image_codec::MaskReading;
 use crate::inner::{Inner, Lifecycle};
 use crate::inputs::missing;
 use crate::off_thread::off_thread;
 use crate::safety;
-use crate::{InputLimits, Service, ServiceError, image_codec};
+use crate::{InputLimits, Service, ServiceError};
 
 /// So many numbers in a row are never all taken, unless nearly all are.
 const NUMBERS_TRIED: usize = 20;
-
-/// A request on its way to becoming a job.
-#[derive(Clone, Debug)]
-pub struct Submission {
-    /// Who asks.
-    pub owner: ApiKeyId,
-    /// Through which dialect, with what it wants to find again.
-    pub dialect: DialectTag,
-    /// Which call it is.
-    pub origin: JobOrigin,
-    /// What decides the pixels.
-    pub recipe: Recipe,
-    /// Whether words are added to its prompts, as the service's enhancer finds them and as far as they fit.
-    pub enhance_prompt: bool,
-    /// What to start from and the images beside it, as the caller sent them. Noise is text to image: no image is needed, the
-    /// size is checked as one of a picture is, and the recipe's strength counts as 1.
-    pub inputs: Inputs<ImageSource>,
-    /// How a mask among them is read. It is stored with white for what is repainted, whatever it was.
-    pub mask: MaskReading,
-    /// How the results are handed over.
-    pub delivery: Delivery,
-    /// How much of an image the dialect takes, and how large one may be that is made from noise.
-    pub limits: InputLimits,
-    /// The size that the image to start from is brought to; None leaves it as it is.
-    pub fit: Option<Size>,
-    /// Draws the number by which the dialect's callers name the job, where they do; again where another job has it.
-    pub number: Option<fn() -> u64>,
-    /// The caller's own name for the request: the same request under it is the same job.
-    pub idempotency: Option<Idempotency>,
-    /// Whether only this machine runs it, where several share jobs. One that runs none lets others do it all the same.
-    pub stays: bool,
-}
 
 impl Service {
     /// Checks everything that can be checked now, stores the job, and gives its id out.
@@ -84,52 +53,6 @@ impl Service {
     }
 }
 
-impl Submission {
-    /// Whether an image has to be fetched.
-    pub(crate) fn has_addresses(&self) -> bool {
-        let mut sources = self.inputs.iter();
-        sources.any(|(_, source)| matches!(source, ImageSource::Url(_)))
-    }
-
-    /// Of each image to be made, while the one to start from may not be known.
-    pub(crate) fn expected_size(&self) -> Size {
-        const USUAL: Size = Size {
-            width: 512,
-            height: 512,
-        };
-        match self.inputs.start() {
-            Start::Noise(size) => *size,
-            Start::Image { .. } => {
-                let framed = self.recipe.framing.map(|framing| framing.size);
-                self.fit.or(framed).unwrap_or(USUAL)
-            }
-        }
-    }
-
-    /// The record, queued.
-    pub(crate) fn into_job(
-        self,
-        id: JobId,
-        now: SystemTime,
-        (inputs, notes): (Inputs<ImageKey>, Vec<JobNote>),
-    ) -> Job {
-        let number = self.number.map_or(self.dialect.number, |draw| Some(draw()));
-        Job {
-            owner: self.owner,
-            dialect: DialectTag {
-                number,
-                ..self.dialect
-            },
-            origin: self.origin,
-            delivery: self.delivery,
-            idempotency: self.idempotency,
-            stays: self.stays,
-            notes,
-            ..Job::queued(id, now, self.recipe, inputs)
-        }
-    }
-}
-
 /// What is known of a request that was not refused, before its images are there.
 #[derive(Debug)]
 pub(crate) struct Planned {
@@ -138,49 +61,6 @@ pub(crate) struct Planned {
     /// What the caller should be told.
     pub(crate) notes: Vec<JobNote>,
     pub(crate) place: JobPlace,
-}
-
-/// What an input file is read as.
-#[derive(Clone, Copy)]
-struct Wanted {
-    role: InputRole,
-    limits: InputLimits,
-    /// The size that it is brought to.
-    fit: Option<Size>,
-    /// How it is read, where it is a mask.
-    mask: MaskReading,
-    /// What its grey means there: [`Recipe::differential_diffusion`].
-    is_change_map: bool,
-}
-
-/// An input file that has been decoded.
-#[derive(Debug)]
-pub(crate) struct Checked {
-    /// As it is stored.
-    file: Bytes,
-    /// As it was sent, where that is another file with a manifest that is kept.
-    sent: Option<Bytes>,
-    size: Size,
-    /// The pixels with the room that they take; None where there was none, so that they will be decoded again.
-    image: Option<(RgbImage, Reservation)>,
-    note: Option<JobNote>,
-    /// Whether it is a mask that leaves everything as it is.
-    pub(crate) keeps_everything: bool,
-}
-
-/// Whether there is nothing to compute, since the mask is known by now.
-pub(crate) fn keep_everything(checked: &[(InputRole, Checked)]) -> bool {
-    checked.iter().any(|(_, checked)| checked.keeps_everything)
-}
-
-/// Of each image to be made.
-pub(crate) fn size_of<I>(inputs: &Inputs<I>, checked: &[(InputRole, Checked)]) -> Result<Size, ServiceError> {
-    if let Start::Noise(size) = inputs.start() {
-        return Ok(*size);
-    }
-    let init = checked.iter().find(|(role, _)| *role == InputRole::Init);
-    init.map(|(_, checked)| checked.size)
-        .ok_or_else(|| missing(InputRole::Init))
 }
 
 /// Refuses the size of what is to be computed from noise, or from a picture that is framed. A UNet takes latents of whole pixels only, and nothing is cropped
@@ -198,31 +78,6 @@ fn check_size(size: Size, limits: InputLimits) -> Result<(), ServiceError> {
         max_side: limits.max_side,
         max_pixels: limits.max_pixels,
     })
-}
-
-impl Checked {
-    /// A file, and what is computed with in its place.
-    pub(crate) fn new(file: Bytes, image: RgbImage, room: Option<Reservation>) -> Self {
-        Self {
-            file,
-            sent: None,
-            size: image.size(),
-            image: room.map(|room| (image, room)),
-            note: None,
-            keeps_everything: false,
-        }
-    }
-}
-
-/// Says which image an error is about.
-fn in_role(role: InputRole, error: ServiceError) -> ServiceError {
-    match role {
-        InputRole::Init => error,
-        InputRole::Mask | InputRole::IpAdapter => ServiceError::OfInput {
-            role,
-            fault: Box::new(error),
-        },
-    }
 }
 
 impl Inner {
@@ -281,52 +136,6 @@ impl Inner {
         Ok((submission, planned))
     }
 
-    /// Fetches and decodes all images at the same time. The first that is wrong ends the others.
-    pub(crate) fn check_images(
-        self: &Arc<Self>,
-        submission: &Submission,
-    ) -> impl Future<Output = Result<Vec<(InputRole, Checked)>, ServiceError>> + Send + 'static {
-        let inner = Arc::clone(self);
-        let recipe = submission.recipe.clone();
-        let limits = self.limits_for(submission);
-        let (fit, mask) = (submission.fit, submission.mask);
-        let inputs = submission.inputs.clone();
-        let owner = submission.owner.clone();
-        async move {
-            let mut checked = Vec::new();
-            if let (Some(framing), Start::Image { init, mask }) = (recipe.framing, inputs.start()) {
-                let pictures = (init, mask.as_ref());
-                checked = inner.check_framed(&owner, pictures, (framing, limits)).await?;
-            }
-            let mut checks = JoinSet::new();
-            for (role, source) in inputs.iter() {
-                if recipe.framing.is_some() && is_framed(role) {
-                    continue;
-                }
-                let source = source.clone();
-                let inner = Arc::clone(&inner);
-                let wanted = Wanted {
-                    role,
-                    limits,
-                    fit: fit.filter(|_| role == InputRole::Init),
-                    mask,
-                    is_change_map: recipe.differential_diffusion,
-                };
-                let owner = owner.clone();
-                let check = async move { (role, inner.check_image(&owner, &source, wanted).await) };
-                checks.spawn(check.in_current_span());
-            }
-            while let Some(done) = checks.join_next().await {
-                let (role, image) = done.map_err(ServiceError::internal)?;
-                checked.push((role, image.map_err(|error| in_role(role, error))?));
-            }
-            let result = size_of(&inputs, &checked)?.rgb_bytes();
-            let brought = checked.iter().map(|(_, checked)| checked.size.rgb_bytes());
-            inner.admitted.check(recipe.image_bytes(result, brought))?;
-            Ok(checked)
-        }
-    }
-
     /// The dialect's limits, within the server's.
     fn limits_for(&self, submission: &Submission) -> InputLimits {
         InputLimits {
@@ -369,46 +178,6 @@ impl Inner {
                     .map_err(ServiceError::of_prompt)?;
             }
             Ok(())
-        })
-        .await
-    }
-
-    /// The image of a source, decoded once and brought to the size that is wanted.
-    async fn check_image(
-        self: &Arc<Self>,
-        owner: &ApiKeyId,
-        source: &ImageSource,
-        wanted: Wanted,
-    ) -> Result<Checked, ServiceError> {
-        let bytes = match source {
-            ImageSource::Inline(bytes) => bytes.clone(),
-            ImageSource::Url(url) => self.file_at(url, wanted.limits.max_bytes).await?,
-        };
-        let decoding = image_codec::look_at(&bytes, wanted.limits)?;
-        self.admitted
-            .check(decoding.image_bytes().max(wanted.fit.map_or(0, Size::rgb_bytes)))?;
-        self.check_decoding(decoding)?;
-        let room = self.room_for(owner, decoding).await?;
-        let inner = Arc::clone(self);
-        off_thread(move || {
-            let (file, image, note) = decoded_file(bytes.clone(), wanted)?;
-            // By the address of its bytes: a file that is stored as it came is the same one.
-            let is_other = wanted.role == InputRole::Init && file.as_ptr() != bytes.as_ptr();
-            let signer = inner.signer.as_ref().filter(|_| is_other);
-            let sent = signer.and_then(|signer| signer.keeps(&bytes).then_some(bytes));
-            let image_size = image.size();
-            let keeps_everything =
-                wanted.role == InputRole::Mask && keeps_everything(&image, wanted.is_change_map);
-            let room = room.keep(&inner.admitted, image.size_bytes());
-            let image = room.map(|room| (image, room));
-            Ok(Checked {
-                file,
-                sent,
-                size: image_size,
-                image,
-                note,
-                keeps_everything,
-            })
         })
         .await
     }
@@ -572,76 +341,5 @@ fn not_stored(error: JobsError) -> ServiceError {
         | JobsError::WebhookNotFound { .. }
         | JobsError::SendingLost { .. }
         | JobsError::Backend { .. }) => ServiceError::store("store the job")(error),
-    }
-}
-
-/// Decodes a file. One that is not what the image is taken from is replaced by a file of the image: of another size, or a
-/// mask in an alpha channel.
-fn decoded_file(file: Bytes, wanted: Wanted) -> Result<(Bytes, RgbImage, Option<JobNote>), ServiceError> {
-    let (image, note) = match (wanted.role, wanted.mask) {
-        (InputRole::Init | InputRole::IpAdapter, _) => (image_codec::decode(&file, wanted.limits)?, None),
-        (InputRole::Mask, MaskReading::Transparent) => {
-            let image = image_codec::decode_transparent_mask(&file, wanted.limits)?;
-            return Ok((image_codec::to_file(&image)?, image, None));
-        }
-        (InputRole::Mask, MaskReading::White) => {
-            let mask = image_codec::decode_mask(&file, wanted.limits)?;
-            (mask.image, mask.is_alpha.then_some(JobNote::MaskIsAlpha))
-        }
-    };
-    match wanted.fit {
-        Some(size) if size != image.size() => {
-            let image = image_codec::resized(&image, size);
-            Ok((image_codec::to_file(&image)?, image, note))
-        }
-        _ if note.is_some() => Ok((image_codec::to_file(&image)?, image, note)),
-        _ => Ok((file, image, note)),
-    }
-}
-
-/// Whether a stored job is made though its caller left before the id came: who named the request asks again for the same job,
-/// and who gave an address is told of its end there. Cancelling it would use up the name, and tell of an end nobody asked for.
-pub(crate) const fn goes_on_alone(job: &Job) -> bool {
-    job.idempotency.is_some() || job.delivery.webhook.is_some()
-}
-
-/// Takes back what a submit has stored when it fails or its caller goes away before it has the id.
-pub(crate) struct Unfinished {
-    inner: Option<Arc<Inner>>,
-    id: JobId,
-}
-
-impl Unfinished {
-    pub(crate) fn new(inner: &Arc<Inner>, id: JobId) -> Self {
-        Self {
-            inner: Some(Arc::clone(inner)),
-            id,
-        }
-    }
-
-    pub(crate) fn done(mut self) {
-        self.inner = None;
-    }
-
-    /// None where the job goes on whether its id gets to anybody or not.
-    pub(crate) fn unless(self, goes_on: bool) -> Option<Self> {
-        if goes_on {
-            self.done();
-            return None;
-        }
-        Some(self)
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        let Some(inner) = self.inner.take() else { return };
-        let id = self.id;
-        let runtime = inner.runtime.clone();
-        runtime.spawn(async move {
-            // The job may or may not have been stored; its input is ours in both cases.
-            let _ = inner.cancel(id).await;
-            inner.delete_input(id).await;
-        });
     }
 }

@@ -8,6 +8,7 @@ mod life;
 mod memory;
 mod panics;
 mod picture_calls;
+mod pictures_sent;
 mod places;
 mod planning;
 mod presets;
@@ -211,4 +212,13 @@ async fn eventually(mut holds: impl AsyncFnMut() -> bool) {
 
 fn inline(bytes: &'static [u8]) -> ImageSource {
     ImageSource::Inline(Bytes::from_static(bytes))
+}
+
+/// What is said of a request that leaves nothing behind.
+async fn refusal(test: &TestService, request: Request) -> ServiceError {
+    let refused = submit(&test.service, request).await.unwrap_err();
+    let counts = test.parts.store.counts().await.unwrap();
+    assert_eq!((counts.queued, counts.running), (0, 0), "nothing is queued");
+    assert_eq!(stored_inputs(test).await, 0, "nothing is stored");
+    refused
 }

@@ -1,4 +1,5 @@
-//! `cargo xtask chaos`: the chaos test of `tests/chaos.rs`, for as long and with as many kills as one likes.
+//! `cargo xtask chaos`: the chaos tests of `tests/chaos.rs` and `tests/cluster_chaos.rs`, for as long and with as many kills as
+//! one likes.
 
 use clap::Args;
 
@@ -18,12 +19,12 @@ pub(crate) struct ChaosArgs {
     seed: Option<u64>,
 }
 
-/// Builds the server and its tests, and runs that one.
+/// Builds the server and its tests, and runs those two, one after the other.
 pub(crate) fn run(args: &ChaosArgs) -> anyhow::Result<()> {
     let mut test = shell::cargo(&tree::root());
     // Not with the usual runner, which ends what takes minutes.
     test.args(["test", "--workspace", "--locked", "--test", "integration", "--"])
-        .args(["--nocapture", "chaos::"])
+        .args(["--nocapture", "--test-threads", "1", "chaos::"])
         .env("CHAOS_ROUNDS", args.rounds.to_string())
         .env("CHAOS_SECONDS", args.seconds.to_string());
     if let Some(seed) = args.seed {

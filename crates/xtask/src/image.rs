@@ -146,10 +146,11 @@ impl Trial {
     }
 
     fn binary(&self, compiled: Option<&Path>) -> anyhow::Result<()> {
-        let built = self.root.join("target/release/pentimento");
+        let built = self.root.join("target/dist/pentimento");
         if compiled.is_none() {
             let mut build = shell::cargo(&self.root);
-            build.args(["build", "--release", "--locked", "--bin", "pentimento"]);
+            build.args(["build", "--profile", "dist", "--locked", "--bin", "pentimento"]);
+            build.env("PENTIMENTO_FOR_IMAGE", "1");
             if self.flavour == Flavour::Cuda {
                 build.args(["--features", "cuda"]);
             }

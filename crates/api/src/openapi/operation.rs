@@ -179,13 +179,17 @@ impl Operation {
             responses.insert(status.to_string(), response);
         }
         for status in self.failures {
-            responses.insert(
-                status.to_string(),
-                json!({
-                    "description": words_of(*status),
-                    "content": {JSON: {"schema": named(self.failure)}},
-                }),
-            );
+            let mut response = json!({
+                "description": words_of(*status),
+                "content": {JSON: {"schema": named(self.failure)}},
+            });
+            if *status == 401 {
+                response["headers"] = json!({"WWW-Authenticate": {
+                    "description": "How a key is sent.",
+                    "schema": {"enum": [if self.tag == super::a1111::TAG { "Basic" } else { "Bearer" }]},
+                }});
+            }
+            responses.insert(status.to_string(), response);
         }
         Value::Object(responses)
     }

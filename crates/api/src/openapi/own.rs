@@ -259,6 +259,7 @@ fn of_models() -> [(&'static str, Value); 2] {
         "available": {"type": "boolean"},
         "unavailable_because": {"type": ["string", "null"]},
         "in_memory": {"type": "boolean"},
+        "precision": {"enum": ["f32", "f16", "bf16"], "description": "Of a checkpoint: the numbers in which it is computed here."},
     });
     let plain =
         json!({"type": "object", "required": ["name", "kind", "available"], "properties": properties});

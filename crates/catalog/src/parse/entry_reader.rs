@@ -8,7 +8,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::Lines;
 use crate::nearest::nearest;
-use crate::{BaseModel, EntryFault, ModelEntry, ModelKind, Prediction, Source};
+use crate::{BaseModel, EntryFault, ModelEntry, ModelKind, ModelPrecision, Prediction, Source};
 
 const KEYS: &[&str] = &[
     "name",
@@ -20,6 +20,7 @@ const KEYS: &[&str] = &[
     "base",
     "role",
     "prediction",
+    "precision",
     "scheduler",
     "checkpoint",
     "vae",
@@ -87,6 +88,9 @@ impl<'a> EntryReader<'a> {
         let words: Vec<&str> = Prediction::ALL.iter().map(|word| word.as_str()).collect();
         let prediction = self.text(table, "prediction");
         let prediction = self.choice(prediction, ("prediction", &words), Prediction::parse);
+        let words: Vec<&str> = ModelPrecision::ALL.iter().map(|word| word.as_str()).collect();
+        let precision = self.text(table, "precision");
+        let precision = self.choice(precision, ("precision", &words), ModelPrecision::parse);
         let sha256 = self.sha256(table, source.as_ref());
         let variant = self.variant(table, source.as_ref());
         let scheduler = self.scheduler(table);
@@ -105,6 +109,7 @@ impl<'a> EntryReader<'a> {
             base,
             role,
             prediction,
+            precision,
             scheduler,
             image_encoder,
             preset,
@@ -131,12 +136,13 @@ impl<'a> EntryReader<'a> {
     /// Reports keys that mean nothing for a model of this kind: a line without effect is a mistake of its writer.
     fn check_kind(&mut self, table: &DeTable<'_>, kind: ModelKind) {
         use ModelKind::{Checkpoint, IpAdapter, Lora};
-        let only: [(&str, &[ModelKind]); 10] = [
+        let only: [(&str, &[ModelKind]); 11] = [
             ("checkpoint", &[Checkpoint]),
             ("vae", &[Checkpoint]),
             ("loras", &[Checkpoint]),
             ("embeddings", &[Checkpoint]),
             ("prediction", &[Checkpoint]),
+            ("precision", &[Checkpoint]),
             ("pinned", &[Checkpoint]),
             ("keep_alive", &[Checkpoint]),
             ("scheduler", &[Checkpoint, Lora]),

@@ -99,6 +99,11 @@ fn look_at_devices(config: &Config, findings: &mut Findings) -> Vec<u64> {
             return Vec::new();
         }
     };
+    if let (Some(device), Ok(catalog)) = (opened.devices.first(), assemble::catalog(config)) {
+        findings
+            .hints
+            .extend(device::not_as_asked(device, catalog.entries()));
+    }
     let budgets = opened.gpu_budgets();
     if budgets.is_empty() {
         match &opened.why_cpu {

@@ -30,6 +30,8 @@ pub(super) const SHORT: RangeInclusive<u64> = 1..=3600;
 pub(super) const LONG: RangeInclusive<u64> = 1..=DAY;
 /// How long a model that nobody uses stays in memory.
 pub(super) const KEEP_ALIVE: RangeInclusive<u64> = 0..=365 * DAY;
+/// How long a worker of a cluster may be silent: three heartbeats have to fit in, whatever the network does meanwhile.
+pub(super) const LEASE: RangeInclusive<u64> = 2..=600;
 /// The least speed, in bytes a second.
 pub(super) const SPEED: RangeInclusive<u64> = 1..=1 << 20;
 pub(super) const CONNECTIONS: RangeInclusive<u64> = 8..=1_000_000;

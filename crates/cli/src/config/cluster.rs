@@ -1,10 +1,14 @@
 //! The settings of a cluster: where its broker is, and what this machine shows it.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use url::Url;
 
-use super::{ConfigError, Secret, Settings};
+use super::{ConfigError, Secret, Settings, checks};
+
+/// How long a worker may be silent, in seconds, where the settings do not say.
+const LEASE: u64 = 60;
 
 /// How this machine gets into its cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +19,8 @@ pub(crate) struct ClusterConfig {
     pub(crate) name: String,
     pub(crate) replicas: usize,
     pub(crate) streams: u32,
+    /// The same on all machines of the cluster.
+    pub(crate) lease: Duration,
 }
 
 /// What it shows the broker.
@@ -71,6 +77,12 @@ pub(super) fn cluster(settings: &Settings) -> Result<Option<ClusterConfig>, Conf
         );
     }
     let replicas = settings.cluster_replicas.unwrap_or(1);
+    let lease = checks::seconds(
+        "cluster_lease_seconds",
+        settings.cluster_lease_seconds,
+        LEASE,
+        checks::LEASE,
+    )?;
     Ok(Some(ClusterConfig {
         credentials,
         ca: settings.cluster_ca.clone(),
@@ -80,6 +92,7 @@ pub(super) fn cluster(settings: &Settings) -> Result<Option<ClusterConfig>, Conf
             .unwrap_or_else(|| "pentimento".to_owned()),
         replicas: usize::try_from(replicas).unwrap_or(usize::MAX),
         streams: u32::try_from(settings.cluster_streams.unwrap_or(1)).unwrap_or(u32::MAX),
+        lease,
         servers,
     }))
 }
@@ -95,6 +108,7 @@ fn without_cluster(settings: &Settings) -> Result<(), ConfigError> {
         ("cluster_name", settings.cluster_name.is_some()),
         ("cluster_replicas", settings.cluster_replicas.is_some()),
         ("cluster_streams", settings.cluster_streams.is_some()),
+        ("cluster_lease_seconds", settings.cluster_lease_seconds.is_some()),
         ("runs_jobs", settings.runs_jobs == Some(false)),
     ];
     match said.into_iter().find(|(_, is_said)| *is_said) {

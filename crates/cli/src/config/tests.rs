@@ -413,11 +413,20 @@ fn a_cluster_wants_a_bucket_one_credential_and_nothing_without_its_broker() {
         token,
         ("PENTIMENTO_RUNS_JOBS", "false"),
         ("PENTIMENTO_CLUSTER_NAME", "x"),
+        ("PENTIMENTO_CLUSTER_LEASE_SECONDS", "4"),
     ] {
         assert!(
             refused(&[alone]).contains("means nothing without a cluster"),
             "{alone:?}"
         );
+    }
+    assert_eq!(cluster.lease, Duration::from_secs(60));
+    let short = ("PENTIMENTO_CLUSTER_LEASE_SECONDS", "4");
+    let short = load(&[BROKER, BUCKET, token, short]).unwrap().cluster.unwrap();
+    assert_eq!(short.lease, Duration::from_secs(4));
+    for bad in ["1", "601"] {
+        let why = refused(&[BROKER, BUCKET, token, ("PENTIMENTO_CLUSTER_LEASE_SECONDS", bad)]);
+        assert!(why.contains("between 2 seconds and 600 seconds"), "{why}");
     }
     let front = load(&[BROKER, BUCKET, token, ("PENTIMENTO_RUNS_JOBS", "false")]).unwrap();
     assert!(!front.runs_jobs);

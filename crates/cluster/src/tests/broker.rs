@@ -1,8 +1,8 @@
 //! A real broker of a test's own: nats-server as the distribution or PyPI has it, on a free port, with its disk in a folder
 //! that outlives it.
 
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ pub(crate) fn programs() -> Vec<PathBuf> {
 /// Killed when it goes out of scope.
 pub(crate) struct Broker {
     program: PathBuf,
-    port: u16,
+    address: SocketAddr,
     folder: TempDir,
     process: Option<Child>,
     /// Further lines of its configuration.
@@ -58,12 +58,17 @@ pub(crate) struct Broker {
 
 impl Broker {
     pub(crate) fn start(program: PathBuf, settings: &str) -> Self {
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = free.local_addr().unwrap().port();
+        Self::start_at(Ipv4Addr::LOCALHOST, program, settings)
+    }
+
+    /// At an address of this machine.
+    pub(crate) fn start_at(address: Ipv4Addr, program: PathBuf, settings: &str) -> Self {
+        let free = TcpListener::bind((address, 0)).unwrap();
+        let address = free.local_addr().unwrap();
         drop(free);
         let mut broker = Self {
             program,
-            port,
+            address,
             folder: tempfile::tempdir().unwrap(),
             process: None,
             settings: settings.to_owned(),
@@ -77,16 +82,16 @@ impl Broker {
     }
 
     pub(crate) fn url_with(&self, scheme: &str) -> url::Url {
-        format!("{scheme}://127.0.0.1:{}", self.port).parse().unwrap()
+        format!("{scheme}://{}", self.address).parse().unwrap()
     }
 
     /// On the same port, with whatever is on its disk.
     pub(crate) fn start_again(&mut self) {
         let configuration = self.folder.path().join("nats.conf");
-        let store = self.folder.path().join("store");
+        let store = self.store();
         let text = format!(
-            "listen: \"127.0.0.1:{}\"\njetstream {{ store_dir: {store:?} }}\n{}\n",
-            self.port, self.settings
+            "listen: \"{}\"\njetstream {{ store_dir: {store:?} }}\n{}\n",
+            self.address, self.settings
         );
         fs_err::write(&configuration, text).unwrap();
         let process = Command::new(&self.program)
@@ -99,7 +104,7 @@ impl Broker {
             .unwrap();
         self.process = Some(process);
         for _ in 0..500 {
-            if TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok() {
+            if TcpStream::connect(self.address).is_ok() {
                 return;
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -132,8 +137,30 @@ impl Broker {
 
     /// While it does not run.
     pub(crate) fn lose_its_disk(&self) {
-        let _ = fs_err::remove_dir_all(self.folder.path().join("store"));
+        let _ = fs_err::remove_dir_all(self.store());
     }
+
+    /// While it does not run.
+    pub(crate) fn copy_of_its_disk(&self) -> TempDir {
+        let copy = tempfile::tempdir().unwrap();
+        copy_folder(&self.store(), &copy.path().join("store"));
+        copy
+    }
+
+    /// Makes it what it was when the copy was taken, while it does not run.
+    pub(crate) fn take_disk(&self, copy: &TempDir) {
+        self.lose_its_disk();
+        copy_folder(&copy.path().join("store"), &self.store());
+    }
+
+    fn store(&self) -> PathBuf {
+        self.folder.path().join("store")
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-r").arg(from).arg(to).status();
+    assert!(copied.unwrap().success());
 }
 
 impl Drop for Broker {

@@ -3,6 +3,7 @@
 mod broker;
 mod faults;
 mod forgotten;
+mod lost_minutes;
 mod names;
 mod poison;
 mod presence;

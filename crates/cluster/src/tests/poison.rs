@@ -7,7 +7,8 @@ use pentimento_types::ModelId;
 
 use super::*;
 use crate::ModelToken;
-use crate::subjects::Subjects;
+use crate::envelope::{ENVELOPE_VERSION, SharedJob};
+use crate::subjects::{Subjects, job_key};
 
 async fn stream(node: &Node, name: &str) -> Stream {
     let jetstream = node.cluster.jobs.shared.connection.jetstream();
@@ -121,6 +122,41 @@ async fn what_a_newer_node_has_written_waits_for_one() {
         assert_eq!(work.cached_info().state.messages, 1, "it is left where it is");
         let mut dead = stream(&node, &subjects.dead_stream()).await;
         assert_eq!(dead.info().await.unwrap().state.messages, 0);
+    }
+}
+
+/// An older home hears what a newer worker has made.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_changes_a_record_leaves_it_in_the_form_that_it_has() {
+    const OLDER: u32 = ENVELOPE_VERSION - 1;
+    for program in programs() {
+        let broker = Broker::start(program, "");
+        let name = new_cluster();
+        let (home, worker) = (node(&broker, &name, "a").await, node(&broker, &name, "b").await);
+        let id = home.submit().await;
+        let shared = &home.cluster.jobs.shared;
+        let (rooms, key) = (shared.connection.rooms().await.unwrap(), job_key(id));
+        let form = async || {
+            let found = rooms.jobs.get(&key).await.unwrap().unwrap();
+            SharedJob::decode(&found.bytes, id).unwrap().form()
+        };
+        assert_eq!(form().await, ENVELOPE_VERSION);
+        // As if an older home had written it.
+        let found = rooms.jobs.get(&key).await.unwrap().unwrap();
+        let older = SharedJob::decode(&found.bytes, id).unwrap().in_form(OLDER);
+        let written = rooms
+            .jobs
+            .update(&key, older.encode().unwrap(), found.revision)
+            .await;
+        assert!(written.is_ok());
+        let claimed = worker.cluster.queue.claim(LEASE, &[]).await.unwrap();
+        assert_eq!(claimed.job(), id);
+        end(&worker, claimed).await;
+        eventually("its home knows that it has ended", async || {
+            home.get(id).await?.state.is_final().then_some(())
+        })
+        .await;
+        assert_eq!(form().await, OLDER);
     }
 }
 

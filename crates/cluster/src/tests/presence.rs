@@ -93,6 +93,36 @@ async fn nodes_hear_each_other_until_one_goes_and_after_the_broker_was_away() {
     }
 }
 
+/// Or callers would be told that there is no worker, because none is heard on a line that only looks open.
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_line_that_is_cut_without_a_word_nothing_follows_from_the_silence_of_others() {
+    let Some(program) = programs().pop() else { return };
+    let (broker, cluster) = (Broker::start(program, ""), new_cluster());
+    let (a, _) = presence(&broker, &cluster, "a").await;
+    let (_b, _) = presence(&broker, &cluster, "b").await;
+    until("both are heard", || a.is_connected() && names(&a).len() == 2).await;
+    broker.freeze();
+    until("the line is doubted", || {
+        let (doubted, heard) = (!a.is_connected(), names(&a).len());
+        assert!(
+            doubted || heard == 2,
+            "a worker is missed while the line is trusted"
+        );
+        doubted
+    })
+    .await;
+    broker.thaw();
+    until("the line is trusted again", || {
+        let (trusted, heard) = (a.is_connected(), names(&a).len());
+        assert!(
+            !trusted || heard == 2,
+            "a worker is missed while the line is trusted"
+        );
+        trusted
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn progress_is_heard_by_the_others_and_secrets_are_those_of_the_first() {
     for program in programs() {

@@ -102,13 +102,14 @@ mod tests {
     use pentimento_types::{Clock as _, SystemClock};
 
     use super::*;
-    use crate::{ConditioningShape, LatentSize, ModelKey};
+    use crate::{ConditioningShape, LatentSize, ModelKey, ProgramsId};
 
     const LIFETIME: Duration = Duration::from_secs(600);
 
     fn key(name: &str) -> BatchKey {
         BatchKey {
             model: ModelKey::checkpoint(name),
+            programs: ProgramsId::default(),
             latent: LatentSize {
                 height: 64,
                 width: 64,

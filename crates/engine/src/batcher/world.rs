@@ -7,7 +7,7 @@ use pentimento_types::{ApiKeyId, Clock, JobId, Priority, SystemClock};
 
 use crate::{
     BatchKey, BatchPolicy, Batcher, ConditioningShape, DenoiseFault, ImageId, ImageWork, JobSpec, LatentSize,
-    ModelKey, Outcome, Plan, Verdict,
+    ModelKey, Outcome, Plan, ProgramsId, Verdict,
 };
 
 /// What goes wrong with a job.
@@ -67,6 +67,7 @@ impl Script {
     pub(super) fn key(&self) -> BatchKey {
         BatchKey {
             model: model_key(self.model),
+            programs: ProgramsId::default(),
             latent: LatentSize {
                 height: self.side,
                 width: self.side,

@@ -78,7 +78,7 @@ impl ModelLoader for FakeLoader {
         DeviceReport::of(&Device::Cpu)
     }
 
-    fn precision(&self) -> Precision {
+    fn precision(&self, _: &ModelEntry) -> Precision {
         Precision::F32
     }
 

@@ -249,6 +249,7 @@ mod tests {
                 "group_norm_apply_f16",
                 "attend_16_f32",
                 "attend_tiles_160",
+                "low_rank_up_f16",
                 "upsample_f16",
                 "geglu_f32",
             ] {

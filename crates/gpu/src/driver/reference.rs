@@ -37,7 +37,7 @@ pub(super) unsafe fn linear(call: &LinearCall) -> Done {
             // On a card the residual is another launch, which reads the product as it is stored.
             let stored = match dtype {
                 DType::F16 => f16::from_f32(product).to_f32(),
-                DType::F32 | DType::I32 => product,
+                DType::F32 | DType::I32 | DType::Address => product,
             };
             y[at] = stored + residual[at];
         }
@@ -119,7 +119,7 @@ unsafe fn read(span: Span, dtype: DType, count: usize) -> Result<Vec<f32>, Strin
             let numbers = unsafe { std::slice::from_raw_parts(from.cast::<f16>(), count) };
             Ok(numbers.iter().map(|number| number.to_f32()).collect())
         }
-        DType::I32 => Err("libraries are given floats".to_owned()),
+        DType::I32 | DType::Address => Err("libraries are given floats".to_owned()),
     }
 }
 
@@ -148,7 +148,7 @@ unsafe fn write(span: Span, dtype: DType, numbers: &[f32]) -> Done {
             // SAFETY: there is room for so many halves.
             unsafe { std::ptr::copy_nonoverlapping(halves.as_ptr(), to.cast::<f16>(), halves.len()) };
         }
-        DType::I32 => return Err("libraries give floats".to_owned()),
+        DType::I32 | DType::Address => return Err("libraries give floats".to_owned()),
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 #include "attention.cu"
 #include "elementwise.cu"
 #include "layout.cu"
+#include "low_rank.cu"
 #include "norm.cu"
 #include "token_merge.cu"
 

@@ -12,6 +12,7 @@ pub(crate) const FILES: &[(&str, &str)] = &[
     ("attention.cu", include_str!("attention.cu")),
     ("elementwise.cu", include_str!("elementwise.cu")),
     ("layout.cu", include_str!("layout.cu")),
+    ("low_rank.cu", include_str!("low_rank.cu")),
     ("norm.cu", include_str!("norm.cu")),
     ("token_merge.cu", include_str!("token_merge.cu")),
 ];

@@ -8,6 +8,7 @@ mod convolution;
 mod elementwise;
 mod layout;
 mod linear;
+mod low_rank;
 mod norm;
 mod record;
 #[cfg(test)]
@@ -20,5 +21,6 @@ pub use convolution::{Conv2d, ConvShape};
 pub use elementwise::{Activation, activate, add, add_scaled, affine, convert, geglu};
 pub use layout::{cat_rows, channels_first, channels_last, columns, gather, join_channels, upsample};
 pub use linear::Linear;
+pub use low_rank::{LayerOfSets, LowRank, LowRankSet, add_low_rank};
 pub use norm::{GroupNorm, LayerNorm};
 pub use token_merge::TokenMerge;

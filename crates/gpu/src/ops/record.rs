@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::command::{Arg, Command, Launch, Span};
 use crate::data::DType;
 use crate::error::{Error, Result};
-use crate::tape::Tape;
+use crate::tape::{LayerNeed, Tape};
 use crate::tensor::Tensor;
 
 /// Threads of a block, where a kernel does not need another number.
@@ -75,6 +75,11 @@ impl<'a> Record<'a> {
     pub(super) fn push(&self, command: Command) -> Result<()> {
         let held = self.operands.iter().filter_map(|operand| operand.buffer());
         self.tape.push(command, held)
+    }
+
+    /// What the sets of low-rank products must have that the program is given.
+    pub(super) fn need(&self, need: LayerNeed) -> Result<()> {
+        self.tape.need(need)
     }
 
     /// The launch of a kernel for numbers of this type.

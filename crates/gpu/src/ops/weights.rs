@@ -13,7 +13,7 @@ const CHANNELS: usize = 8;
 pub(super) fn filled(channels: usize, dtype: DType) -> usize {
     match dtype {
         DType::F16 | DType::F32 => channels.next_multiple_of(CHANNELS),
-        DType::I32 => channels,
+        DType::I32 | DType::Address => channels,
     }
 }
 
@@ -44,6 +44,8 @@ pub(super) fn upload(gpu: &Gpu, shape: &[usize], data: HostData<'_>, dtype: DTyp
             let wide: Vec<f32> = numbers.iter().map(|number| number.to_f32()).collect();
             Tensor::upload(gpu, shape, HostData::F32(&wide))
         }
-        (HostData::I32(_), _) | (_, DType::I32) => Err(Error::operands("weights", "weights are floats")),
+        (HostData::I32(_), _) | (_, DType::I32 | DType::Address) => {
+            Err(Error::operands("weights", "weights are floats"))
+        }
     }
 }

@@ -26,7 +26,7 @@ const KNOBS: usize = 64;
 const fn most_workspace(dtype: DType) -> usize {
     match dtype {
         DType::F16 => 1 << 20,
-        DType::F32 | DType::I32 => 256 << 20,
+        DType::F32 | DType::I32 | DType::Address => 256 << 20,
     }
 }
 

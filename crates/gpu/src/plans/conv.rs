@@ -70,7 +70,7 @@ pub(super) fn graph(card: &Card, key: ConvKey, rows: usize) -> Result<(Descripto
     let stored = match key.dtype {
         DType::F32 => NumberType::CUDNN_DATA_FLOAT,
         DType::F16 => NumberType::CUDNN_DATA_HALF,
-        DType::I32 => return Err("layers compute floats".to_owned()),
+        DType::I32 | DType::Address => return Err("layers compute floats".to_owned()),
     };
     let image = |id, channels, (h, w), number, hidden| tensor(id, [rows, channels, h, w], number, hidden);
     let x = image(X, key.inputs, key.from, stored, false)?;

@@ -216,3 +216,22 @@ fn a_row_in_bf16_does_not_depend_on_its_neighbours_or_on_threads() {
         }
     }
 }
+
+/// Split products are other numbers than those of f32; without this, a set that computes as any other would pass all tests.
+#[test]
+fn attention_is_split_where_a_set_splits() {
+    let [q, k, v] = [1, 2, 3].map(|seed| noise(&[1, 64, 80], seed));
+    let run = |isa: Isa| {
+        let op = AttentionOp {
+            heads: 2,
+            mask: AttnMask::None,
+            in_bf16: false,
+            isa,
+        };
+        wide(&q.apply_op3_no_bwd(&k, &v, &op).unwrap())
+    };
+    let plain = run(Isa::detect());
+    for isa in Isa::emulated() {
+        assert_eq!(run(isa) != plain, isa.splits(), "{isa}");
+    }
+}

@@ -27,6 +27,20 @@ pub(super) enum WinogradVariant {
     Strided,
 }
 
+/// The numbers whose products Winograd's method sums up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Factors {
+    /// Those of f32.
+    F32,
+    /// Those of f32, each split into two of bfloat16.
+    Split,
+    /// Rounded to bfloat16.
+    Rounded,
+}
+
+/// Images of fewer tiles are computed in f32 on every machine: their work is the transform of the weights.
+pub(super) const FEWEST_OF_PAIRS: usize = 16;
+
 /// The cost of transforming the weights of a position, in multiplied tiles.
 pub(super) const TRANSFORM: usize = 8;
 
@@ -34,8 +48,14 @@ impl WinogradVariant {
     /// For images of `input` (h, w), enlarged from `source`. With stride 2 there is one; with stride 1 F(2x2) where
     /// larger tiles would be mostly outside of the image, else F(4x4), unless another saves at least a tenth of its work.
     ///
-    /// Where products are of split numbers, F(6x6) would multiply what they lose.
-    pub(super) fn choose(stride: usize, source: (usize, usize), input: (usize, usize), splits: bool) -> Self {
+    /// Where products are of split numbers, F(6x6) would multiply what they lose; of rounded ones all but F(2x2) would. An image
+    /// that is doubled on the way is never of rounded ones, since that variant has the points of F(4x4).
+    pub(super) fn choose(
+        stride: usize,
+        source: (usize, usize),
+        input: (usize, usize),
+        factors: Factors,
+    ) -> Self {
         if stride == 2 {
             return Self::Strided;
         }
@@ -44,8 +64,12 @@ impl WinogradVariant {
         }
         let doubled = input == (2 * source.0, 2 * source.1);
         let other = if doubled { Self::Doubled } else { Self::F6 };
-        if splits && !doubled {
-            return Self::F4;
+        match factors {
+            Factors::Rounded if !doubled && Self::F2.tiles(source, input) >= FEWEST_OF_PAIRS => {
+                return Self::F2;
+            }
+            Factors::Split | Factors::Rounded if !doubled => return Self::F4,
+            Factors::F32 | Factors::Split | Factors::Rounded => {}
         }
         if 10 * other.work(source, input) <= 9 * Self::F4.work(source, input) {
             other
@@ -93,7 +117,7 @@ pub fn multiplications(
 ) -> usize {
     let per_pair = match ConvAlgorithm::choose(inputs, stride, Padding::SAME) {
         ConvAlgorithm::Winograd => {
-            let variant = WinogradVariant::choose(stride, source, enlarged, false);
+            let variant = WinogradVariant::choose(stride, source, enlarged, Factors::F32);
             variant.positions() * variant.tiles(source, enlarged)
         }
         ConvAlgorithm::Direct => 9 * enlarged.0.div_ceil(stride) * enlarged.1.div_ceil(stride),
@@ -102,7 +126,7 @@ pub fn multiplications(
 }
 
 /// Fewer input channels than this leave the transforms without enough multiplications to save.
-const FEWEST_INPUTS: usize = 16;
+pub(super) const FEWEST_INPUTS: usize = 16;
 
 /// From so many input channels on, stride 2 is computed by [`ConvAlgorithm::Direct`]. Weights are packed before the size
 /// of an image is known, and only the UNet's last such layer has so many channels: its images, 16x16 to 24x24, have so

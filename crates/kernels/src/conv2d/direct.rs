@@ -38,6 +38,7 @@ pub(super) unsafe fn run(isa: Isa, conv: &Conv2d, operands: Operands<'_>, out: *
                     },
                     packed: &conv.packed,
                 },
+                rows_of_image: pixels,
                 branch: None,
                 gated: false,
                 epilogue: Epilogue {

@@ -11,13 +11,13 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 #[doc(hidden)]
 pub use self::algorithm::multiplications;
-use self::algorithm::{ConvAlgorithm, WinogradVariant};
+use self::algorithm::{ConvAlgorithm, FEWEST_INPUTS, Factors, WinogradVariant};
 use crate::buffer::written;
 use crate::isa::Isa;
 use crate::matrix::pad_bias;
 use crate::norm::{Coefficients, Normalisation};
 use crate::packed::{Packed, Stored};
-use crate::pairs::Form;
+use crate::pairs::{Form, Order, PairUnit};
 use crate::simd::PANEL;
 use crate::values::{Values, slice, values};
 
@@ -42,6 +42,7 @@ pub struct Conv2d {
     packed: Packed,
     /// As long as the packed columns.
     bias: Vec<f32>,
+    in_bf16: bool,
     inputs: usize,
     outputs: usize,
     stride: usize,
@@ -67,14 +68,37 @@ impl Conv2d {
     /// # Errors
     /// When the shapes do not fit each other, or a tensor is not on the CPU.
     pub fn new(weight: &Tensor, bias: Option<&Tensor>, stride: usize, padding: Padding) -> Result<Self> {
+        Self::packed(weight, bias, (stride, padding), false)
+    }
+
+    /// The same with what is multiplied rounded to bfloat16, weights and inputs or what Winograd's method makes of them, where
+    /// that is less work for the processor; sums are in f32. A layer of a few channels, pixels or latents, has little to gain and much to lose.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn in_bf16(weight: &Tensor, bias: Option<&Tensor>, stride: usize, padding: Padding) -> Result<Self> {
+        Self::packed(weight, bias, (stride, padding), true)
+    }
+
+    fn packed(
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        (stride, padding): (usize, Padding),
+        in_bf16: bool,
+    ) -> Result<Self> {
         let (outputs, inputs, 3, 3) = weight.dims4()? else {
             candle_core::bail!("a kernel of 3x3 is expected, this is {:?}", weight.dims())
         };
+        let in_bf16 = in_bf16 && inputs >= FEWEST_INPUTS;
         let algorithm = ConvAlgorithm::choose(inputs, stride, padding);
         let columns: Vec<usize> = (0..outputs).collect();
         let stored = Stored {
             weight,
-            form: Form::Stored,
+            // Winograd's method rounds what it has made of the weights.
+            form: match algorithm {
+                ConvAlgorithm::Direct if in_bf16 => Form::Pairs,
+                ConvAlgorithm::Direct | ConvAlgorithm::Winograd => Form::Stored,
+            },
         };
         Ok(Self {
             algorithm,
@@ -83,6 +107,7 @@ impl Conv2d {
                 Some(bias) => pad_bias(bias, outputs, &columns)?,
                 None => vec![0.0; outputs.next_multiple_of(PANEL)],
             },
+            in_bf16,
             inputs,
             outputs,
             stride,
@@ -201,7 +226,9 @@ impl CustomOp1 for Conv2dOp<'_> {
             // SAFETY: all operands have been checked against the sizes.
             unsafe {
                 match variant {
-                    Some(variant) => winograd::run(self.isa, variant, self.conv, operands, out),
+                    Some(variant) => {
+                        winograd::run((self.isa, self.factors()), variant, self.conv, operands, out)
+                    }
                     None => direct::run(self.isa, self.conv, operands, out),
                 }
             }
@@ -247,10 +274,20 @@ impl Conv2dOp<'_> {
     /// The variant for these sizes, in a layer that is packed for Winograd's method.
     fn variant(&self, sizes: Sizes) -> Option<WinogradVariant> {
         let by_size = || {
-            let splits = self.isa.splits();
-            WinogradVariant::choose(self.conv.stride, sizes.source, sizes.input, splits)
+            let factors = self.factors();
+            WinogradVariant::choose(self.conv.stride, sizes.source, sizes.input, factors)
         };
         (self.conv.algorithm == ConvAlgorithm::Winograd).then(|| self.variant.unwrap_or_else(by_size))
+    }
+
+    /// What Winograd's method multiplies. AVX-512 has two products of rounded numbers for one of f32, which F(2x2) needs twice as
+    /// often as F(4x4): there it would gain nothing.
+    fn factors(&self) -> Factors {
+        match self.isa.pairs().map(PairUnit::order) {
+            Some(Order::Tile) if self.conv.in_bf16 => Factors::Rounded,
+            Some(Order::Tile) => Factors::Split,
+            Some(Order::Chain) | None => Factors::F32,
+        }
     }
 
     /// Bias and row bias together, for each row.

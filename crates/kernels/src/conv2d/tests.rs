@@ -2,13 +2,15 @@
 
 use candle_core::{DType, Tensor};
 
-use super::algorithm::{ConvAlgorithm, WinogradVariant};
+use super::algorithm::{ConvAlgorithm, Factors, WinogradVariant};
 use super::{Conv2d, Conv2dOp, ConvFusion, Padding};
 use crate::isa::Isa;
 use crate::norm::GroupNorm;
 use crate::packed::{Packed, Stored};
 use crate::pairs::Form;
-use crate::testing::{assert_near, assert_same, assert_same_on_threads, every_set, noise, row, wide};
+use crate::testing::{
+    assert_near, assert_same, assert_same_on_threads, every_set, noise, row, wide, with_pairs,
+};
 
 /// The convolution in f64, pixel by pixel.
 fn reference(x: &Tensor, weight: &Tensor, bias: &Tensor, how: How) -> Vec<f64> {
@@ -421,11 +423,13 @@ fn the_algorithm_depends_on_the_layer_and_the_image_only() {
         (2, (32, 32), (64, 64), WinogradVariant::Strided),
     ];
     for (stride, source, input, expected) in variants {
-        let found = WinogradVariant::choose(stride, source, input, false);
+        let found = WinogradVariant::choose(stride, source, input, Factors::F32);
         assert_eq!(found, expected, "stride {stride}, {source:?} to {input:?}");
         if expected == WinogradVariant::F6 {
-            let split = WinogradVariant::choose(stride, source, input, true);
+            let split = WinogradVariant::choose(stride, source, input, Factors::Split);
             assert_eq!(split, WinogradVariant::F4);
+            let rounded = WinogradVariant::choose(stride, source, input, Factors::Rounded);
+            assert_eq!(rounded, WinogradVariant::F2);
         }
     }
 }
@@ -456,6 +460,21 @@ fn shapes_that_do_not_fit_are_errors() {
     assert!(Conv2d::new(&noise(&[3, 4, 1, 1], 1), Some(&noise(&[3], 2)), 1, Padding::SAME).is_err());
 }
 
+/// Split products are other numbers than those of f32; without this, a set that computes as any other would pass all tests.
+#[test]
+fn convolutions_are_split_where_a_set_splits() {
+    let (weight, bias) = (noise(&[40, 70, 3, 3], 1), noise(&[40], 2));
+    let x = noise(&[1, 44, 46, 70], 3);
+    for (way, how, _) in WAYS {
+        let conv = conv_by(way, how, &weight, &bias);
+        let run = |isa: Isa| wide(&forward((&conv, way), isa, &x, ConvFusion::default()));
+        let plain = run(Isa::detect());
+        for isa in Isa::emulated() {
+            assert_eq!(run(isa) != plain, isa.splits(), "{isa} {way:?}");
+        }
+    }
+}
+
 /// AMX's own instructions, where the machine has them.
 #[test]
 fn split_convolutions_have_the_bits_of_the_reference() {
@@ -466,6 +485,72 @@ fn split_convolutions_have_the_bits_of_the_reference() {
             let conv = conv_by(way, how, &weight, &bias);
             let run = |isa: Isa| forward((&conv, way), isa, &x, ConvFusion::default());
             assert_same(&format!("{isa} {way:?}"), &run(isa), &run(isa.by_reference()));
+        }
+    }
+}
+
+/// The root of the mean square of the differences over that of what is expected.
+#[expect(clippy::cast_precision_loss, reason = "some ten thousand")]
+fn relative_rms(found: &Tensor, expected: &[f64]) -> f64 {
+    let mean = |squares: f64| squares / expected.len() as f64;
+    let off = wide(found).into_iter().zip(expected);
+    let off = off.map(|(f, e)| (f - e).powi(2)).sum();
+    (mean(off) / mean(expected.iter().map(|e| e * e).sum())).sqrt()
+}
+
+/// A layer that is computed directly is of rounded numbers for each unit, F(2x2) of rounded tiles for the one that multiplies
+/// sixteen pairs at once, and the other layers stay with f32.
+#[test]
+fn in_bf16_what_is_multiplied_is_rounded_where_that_is_less_work() {
+    let layers = [
+        (SAME, (21, 30), 70, 40),
+        (HALVED, (21, 30), 70, 40),
+        (HALVED, (7, 8), 1024, 20),
+    ];
+    for (how, (h, w), inputs, outputs) in layers {
+        let (weight, bias) = (noise(&[outputs, inputs, 3, 3], 1), noise(&[outputs], 2));
+        let x = noise(&[3, h, w, inputs], 3);
+        let conv = Conv2d::in_bf16(&weight, Some(&bias), how.0, how.1).unwrap();
+        let plain = Conv2d::new(&weight, Some(&bias), how.0, how.1).unwrap();
+        let expected = reference(&x, &weight, &bias, how);
+        for isa in with_pairs() {
+            let what = format!("{isa} {how:?} {inputs}");
+            let run = |conv: &Conv2d, isa: Isa, x: &Tensor| {
+                forward((conv, (conv.algorithm, None)), isa, x, ConvFusion::default())
+            };
+            let found = run(&conv, isa, &x);
+            let error = relative_rms(&found, &expected);
+            println!("{what}: {error:.2e}");
+            let is_direct = conv.algorithm == ConvAlgorithm::Direct;
+            let rounds = is_direct || how == SAME && isa.splits();
+            let range = match (rounds, is_direct) {
+                (false, _) => 0.0..2e-5,
+                (true, true) => 1e-3..3e-3,
+                (true, false) => 2e-3..5e-3,
+            };
+            assert!(range.contains(&error), "{what}: {error:.2e}");
+            assert_eq!(wide(&found) != wide(&run(&plain, isa, &x)), rounds, "{what}");
+            assert_same(&what, &found, &run(&conv, isa.by_reference(), &x));
+            for i in 0..3 {
+                assert_same("row", &row(&found, i), &run(&conv, isa, &row(&x, i)));
+            }
+            assert_same_on_threads(&found, || run(&conv, isa, &x));
+        }
+    }
+}
+
+#[test]
+fn a_layer_of_few_channels_or_an_image_of_few_tiles_is_not_rounded() {
+    for (side, inputs, outputs) in [(32, 4, 20), (32, 3, 20), (6, 70, 20), (2, 70, 20)] {
+        let (weight, x) = (
+            noise(&[outputs, inputs, 3, 3], 1),
+            noise(&[1, side, side, inputs], 2),
+        );
+        let conv = Conv2d::in_bf16(&weight, None, 1, Padding::SAME).unwrap();
+        let plain = Conv2d::new(&weight, None, 1, Padding::SAME).unwrap();
+        for isa in with_pairs() {
+            let run = |conv: &Conv2d| forward((conv, (conv.algorithm, None)), isa, &x, ConvFusion::default());
+            assert_same(&format!("{isa} {side} {inputs}"), &run(&conv), &run(&plain));
         }
     }
 }

@@ -20,7 +20,7 @@ use self::chunks::Chunks;
 use self::output::OutputTask;
 use self::products::Products;
 use self::transform::{Doubled, F2, F4, F6, Strided, Transform};
-use super::algorithm::{TRANSFORM, WinogradVariant};
+use super::algorithm::{FEWEST_OF_PAIRS, Factors, TRANSFORM, WinogradVariant};
 use super::{Conv2d, Operands, Sizes};
 use crate::buffer::{SharedPtr, with_scratch};
 use crate::isa::Isa;
@@ -43,9 +43,6 @@ const FEW_TILES: usize = 16;
 /// L2 cache, and the more tiles there are, the more rarely weights are transformed.
 const TASK: usize = 192 * 36;
 
-/// Images of fewer tiles are computed in f32 on every machine: their work is the transform of the weights.
-const FEWEST_OF_PAIRS: usize = 16;
-
 /// Output panels of a task.
 const PANELS: usize = 2;
 
@@ -56,20 +53,22 @@ const SKEW: usize = PANEL;
 /// # Safety
 /// The operands have the sizes that they state, and `out` has room for the result.
 pub(super) unsafe fn run(
-    isa: Isa,
+    (isa, factors): (Isa, Factors),
     variant: WinogradVariant,
     conv: &Conv2d,
     operands: Operands<'_>,
     out: *mut f32,
 ) {
+    let rounds = factors == Factors::Rounded && variant == WinogradVariant::F2;
+    let how = (isa, rounds);
     // SAFETY: passed on from the caller.
     unsafe {
         match variant {
-            WinogradVariant::F2 => convolve::<F2, 4, 2>(isa, conv, operands, out),
-            WinogradVariant::F4 => convolve::<F4, 6, 4>(isa, conv, operands, out),
-            WinogradVariant::F6 => convolve::<F6, 8, 6>(isa, conv, operands, out),
-            WinogradVariant::Doubled => convolve::<Doubled, 6, 5>(isa, conv, operands, out),
-            WinogradVariant::Strided => convolve::<Strided, 9, 4>(isa, conv, operands, out),
+            WinogradVariant::F2 => convolve::<F2, 4, 2>(how, conv, operands, out),
+            WinogradVariant::F4 => convolve::<F4, 6, 4>(how, conv, operands, out),
+            WinogradVariant::F6 => convolve::<F6, 8, 6>(how, conv, operands, out),
+            WinogradVariant::Doubled => convolve::<Doubled, 6, 5>(how, conv, operands, out),
+            WinogradVariant::Strided => convolve::<Strided, 9, 4>(how, conv, operands, out),
         }
     }
 }
@@ -111,7 +110,7 @@ impl Tiling {
 }
 
 unsafe fn convolve<T: Transform<A, M>, const A: usize, const M: usize>(
-    isa: Isa,
+    (isa, rounds): (Isa, bool),
     conv: &Conv2d,
     operands: Operands<'_>,
     out: *mut f32,
@@ -136,8 +135,9 @@ unsafe fn convolve<T: Transform<A, M>, const A: usize, const M: usize>(
             block_channels,
             threads: chunks.threads,
             pairs,
+            rounds,
         };
-        // Split numbers take as much room as those of f32, and whole tiles of them are read.
+        // Split numbers take as much room as those of f32, rounded ones half of it, and whole tiles of them are read.
         let beyond = if pairs.is_some() { ROWS * block_channels } else { 0 };
         // Never read as a slice: beyond the channels that exist nothing is written.
         let mut transformed = Vec::<f32>::with_capacity(chunk.count * per_tile + 2 * skew + beyond);
@@ -163,8 +163,10 @@ struct Chunk {
     block_channels: usize,
     /// How many threads work on it.
     threads: usize,
-    /// What multiplies transformed tiles, where they are split into pairs.
+    /// What multiplies transformed tiles, where they become pairs.
     pairs: Option<PairUnit>,
+    /// Whether they are rounded then, and not split.
+    rounds: bool,
 }
 
 impl Chunk {
@@ -181,9 +183,10 @@ impl Chunk {
         }
     }
 
-    /// Words from the high parts to the low ones, of `positions` positions in `blocks` blocks of channels.
+    /// Words from the high parts to the low ones, where numbers are split, of `positions` positions in `blocks` blocks of channels.
     fn low(&self, positions: usize, blocks: usize) -> Option<usize> {
-        self.pairs.map(|_| blocks * positions * self.position())
+        let splits = self.pairs.is_some() && !self.rounds;
+        splits.then(|| blocks * positions * self.position())
     }
 }
 

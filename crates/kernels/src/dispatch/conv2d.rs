@@ -43,9 +43,12 @@ impl Conv2d {
         device: &Device,
     ) -> Result<Self> {
         match device {
-            // Winograd's method loses too much with rounded numbers, and without it bfloat16 gains nothing.
-            Device::Cpu | Device::CpuInBf16 => {
+            Device::Cpu => {
                 let conv = conv2d::Conv2d::new(weight, bias, stride, padding)?;
+                Ok(Self(Form::Cpu(conv)))
+            }
+            Device::CpuInBf16 => {
+                let conv = conv2d::Conv2d::in_bf16(weight, bias, stride, padding)?;
                 Ok(Self(Form::Cpu(conv)))
             }
             Device::Gpu(device) => {

@@ -2,6 +2,7 @@
 
 use pentimento_gpu as gpu;
 
+use super::branch::Branch;
 use super::weights::Weights;
 use crate::device::{GpuDevice, Precision};
 use crate::matrix::{self, Activation};
@@ -22,16 +23,6 @@ struct GpuLinear {
     device: GpuDevice,
     layer: gpu::Linear,
     gated: bool,
-}
-
-/// A low-rank change of a layer that keeps the layer's own weights as they are: y = activation(W x + b + U D x).
-#[derive(Debug)]
-pub struct Branch(BranchForm);
-
-#[derive(Debug)]
-enum BranchForm {
-    Cpu(matrix::Branch),
-    Gpu { down: gpu::Linear, up: gpu::Linear },
 }
 
 impl Linear {
@@ -87,8 +78,8 @@ impl Linear {
     /// When the shapes do not fit each other or this layer, or the device has no room.
     pub fn branch(&self, down: &HostTensor, up: &HostTensor) -> Result<Branch> {
         match &self.0 {
-            Form::Cpu(layer) => Ok(Branch(BranchForm::Cpu(layer.branch(down, up)?))),
-            Form::Gpu(layer) => layer.branch(down, up),
+            Form::Cpu(layer) => Ok(Branch::on_cpu(layer.branch(down, up)?)),
+            Form::Gpu(layer) => Branch::on_gpu(&layer.device, layer.layer.sides(), (down, up)),
         }
     }
 
@@ -101,7 +92,8 @@ impl Linear {
         }
     }
 
-    /// `x`: (…, inputs); `residual`: as many numbers as the result, added after the activation. Result: (…, outputs).
+    /// `x`: (images, …, inputs); `residual`: as many numbers as the result, added after the activation. Result:
+    /// (images, …, outputs).
     ///
     /// # Errors
     /// When a shape does not fit, or a tensor is elsewhere.
@@ -129,7 +121,6 @@ impl Linear {
                 Ok(Tensor::Host(y))
             }
             Form::Gpu(layer) => {
-                let branch = branch.map(Branch::gpu).transpose()?;
                 let residual = residual.map(Tensor::gpu).transpose()?;
                 let y = layer.forward(x.gpu()?, branch, activation, residual)?;
                 Ok(Tensor::Gpu(y))
@@ -148,26 +139,10 @@ impl GpuLinear {
         })
     }
 
-    fn branch(&self, down: &HostTensor, up: &HostTensor) -> Result<Branch> {
-        let (inputs, rows) = self.layer.sides();
-        let (rank, down_inputs) = down.dims2()?;
-        if rank == 0 || down_inputs != inputs || up.dims() != [rows, rank] {
-            return Err(KernelError::mismatch(format!(
-                "a branch of {:?} and {:?} beside a layer of {inputs} inputs and {rows} rows",
-                down.dims(),
-                up.dims()
-            )));
-        }
-        Ok(Branch(BranchForm::Gpu {
-            down: matrix_on(&self.device, (rank, inputs), down, None)?,
-            up: matrix_on(&self.device, (rows, rank), up, None)?,
-        }))
-    }
-
     fn forward(
         &self,
         x: &gpu::Tensor,
-        branch: Option<(&gpu::Linear, &gpu::Linear)>,
+        branch: Option<&Branch>,
         activation: Activation,
         residual: Option<&gpu::Tensor>,
     ) -> Result<gpu::Tensor> {
@@ -183,8 +158,8 @@ impl GpuLinear {
             return Ok(self.layer.forward(x, residual.as_ref())?);
         }
         let mut y = self.layer.forward(x, None)?;
-        if let Some((down, up)) = branch {
-            y = up.forward(&down.forward(x, None)?, Some(&y))?;
+        if let Some(branch) = branch {
+            y = branch.add_on_gpu(x, y)?;
         }
         if self.gated {
             y = gpu::geglu(&y)?;
@@ -215,33 +190,4 @@ fn matrix_on(
     let bias = bias.as_ref().map(Weights::data);
     let layer = gpu::Linear::new(device.gpu(), sides, weight.data(), bias, device.dtype())?;
     Ok(layer)
-}
-
-impl Branch {
-    /// Bytes that its weights hold.
-    #[must_use]
-    pub fn size_bytes(&self) -> usize {
-        match &self.0 {
-            BranchForm::Cpu(branch) => branch.size_bytes(),
-            BranchForm::Gpu { down, up } => down.size_bytes() + up.size_bytes(),
-        }
-    }
-
-    fn cpu(&self) -> Result<&matrix::Branch> {
-        match &self.0 {
-            BranchForm::Cpu(branch) => Ok(branch),
-            BranchForm::Gpu { .. } => Err(elsewhere()),
-        }
-    }
-
-    fn gpu(&self) -> Result<(&gpu::Linear, &gpu::Linear)> {
-        match &self.0 {
-            BranchForm::Gpu { down, up } => Ok((down, up)),
-            BranchForm::Cpu(_) => Err(elsewhere()),
-        }
-    }
-}
-
-fn elsewhere() -> KernelError {
-    KernelError::mismatch("a branch is on another device than its layer")
 }

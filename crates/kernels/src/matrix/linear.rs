@@ -141,7 +141,8 @@ impl Linear {
         self.packed.size_bytes() + bias * size_of::<f32>()
     }
 
-    /// `x`: (…, inputs), contiguous f32; `residual`: (…, outputs), added after the activation. Result: (…, outputs).
+    /// `x`: (images, …, inputs), contiguous f32; `residual`: (images, …, outputs), added after the activation. Result:
+    /// (images, …, outputs).
     ///
     /// # Errors
     /// When a shape does not fit, or a tensor is not contiguous f32 on the CPU.
@@ -243,6 +244,7 @@ impl CustomOp1 for LinearOp<'_> {
         shape.push(self.layer.outputs);
         let residual = self.residual.map(values).transpose()?;
         let residual = residual.as_ref().map(Values::get);
+        let rows_of_image = rows.get(1..).unwrap_or_default().iter().product();
         let rows: usize = rows.iter().product();
         debug_assert_eq!(x.len(), rows * inputs);
         if let Some(residual) = residual
@@ -256,19 +258,27 @@ impl CustomOp1 for LinearOp<'_> {
             candle_core::bail!("the branch was made for a layer of another shape")
         }
         Ok((
-            CpuStorage::F32(self.compute(x, rows, residual)),
+            CpuStorage::F32(self.compute(x, (rows, rows_of_image), residual)),
             Shape::from(shape),
         ))
     }
 }
 
 impl LinearOp<'_> {
-    fn compute(&self, x: &[f32], rows: usize, residual: Option<&[f32]>) -> Vec<f32> {
+    fn compute(
+        &self,
+        x: &[f32],
+        (rows, rows_of_image): (usize, usize),
+        residual: Option<&[f32]>,
+    ) -> Vec<f32> {
         let layer = self.layer;
-        let branch = self.branch.map(|branch| (branch, self.reduced(branch, x, rows)));
+        let branch = self
+            .branch
+            .map(|branch| (branch, self.reduced(branch, x, (rows, rows_of_image))));
         let fill = |out: *mut f32| {
             let multiply = Multiply {
                 main: operands(x, (rows, layer.inputs), &layer.packed),
+                rows_of_image,
                 branch: branch
                     .as_ref()
                     .map(|(branch, reduced)| operands(reduced, (rows, branch.rank), &branch.up)),
@@ -293,10 +303,11 @@ impl LinearOp<'_> {
     }
 
     /// D x: (rows, rank).
-    fn reduced(&self, branch: &Branch, x: &[f32], rows: usize) -> Vec<f32> {
+    fn reduced(&self, branch: &Branch, x: &[f32], (rows, rows_of_image): (usize, usize)) -> Vec<f32> {
         let fill = |out: *mut f32| {
             let multiply = Multiply {
                 main: operands(x, (rows, branch.inputs), &branch.down),
+                rows_of_image,
                 branch: None,
                 gated: false,
                 epilogue: Epilogue {

@@ -5,7 +5,7 @@ use super::product::{Operands, Panels, product, room};
 use super::{Epilogue, Target};
 use crate::buffer::{SharedPtr, with_scratch};
 use crate::isa::Isa;
-use crate::pairs::{Order, PairUnit};
+use crate::pairs::{Order, PairUnit, ROWS as ROWS_OF_A_TILE};
 use crate::pieces::{self, Cut};
 use crate::pool::{for_each, threads};
 use crate::simd::{Kernel, PANEL, Simd};
@@ -30,6 +30,8 @@ fn largest(unit: Option<PairUnit>) -> (usize, usize) {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Multiply<'a> {
     pub(crate) main: Operands<'a>,
+    /// How many of the rows are those of one image, whatever the batch is, whose size must not change a result.
+    pub(crate) rows_of_image: usize,
     /// What is added to the sums before the epilogue: as many rows, by weights of as many columns in the same order.
     pub(crate) branch: Option<Operands<'a>>,
     /// Whether packed panels alternate between hidden columns and their gates, as GEGLU needs them.
@@ -91,11 +93,13 @@ impl Multiply<'_> {
         });
     }
 
-    /// What multiplies it as pairs, where that is asked for by the form of the weights or the faster way to f32.
+    /// What multiplies it as pairs, where that is asked for by the form of the weights or the faster way to f32. It is no faster
+    /// where an image has fewer rows than a tile: the work is then to read the weights, and to split them would be more.
     fn unit(&self, isa: Isa) -> Option<PairUnit> {
         let branch = self.branch.is_none_or(|branch| branch.packed.is_pairs());
         let are_pairs = self.main.packed.is_pairs() && branch;
-        isa.pairs().filter(|_| are_pairs || isa.splits())
+        let splits = isa.splits() && self.rows_of_image >= ROWS_OF_A_TILE;
+        isa.pairs().filter(|_| are_pairs || splits)
     }
 }
 

@@ -65,15 +65,16 @@ fn every_variant_equals_the_reference_on_odd_shapes() {
         (12, 16, 129),
         // Rows that are copied side by side first.
         (14, 1024, 18),
+        (18, 1024, 18),
     ];
     for isa in every_set() {
         for (rows, inputs, outputs) in shapes {
             let (x, w, b) = (
-                noise(&[rows, inputs], 1),
+                noise(&[1, rows, inputs], 1),
                 noise(&[outputs, inputs], 2),
                 noise(&[outputs], 3),
             );
-            let residual = noise(&[rows, outputs], 4);
+            let residual = noise(&[1, rows, outputs], 4);
             let expected = reference(&x, &w, &b).concat();
             let layer = Linear::new(&w, Some(&b)).unwrap();
             for activation in ACTIVATIONS {
@@ -94,7 +95,7 @@ fn geglu_multiplies_the_halves_whatever_their_width() {
     for isa in every_set() {
         for half in [1, 15, 16, 17, 40, 150] {
             let (x, w, b) = (
-                noise(&[9, 37], 1),
+                noise(&[1, 21, 37], 1),
                 noise(&[2 * half, 37], 2),
                 noise(&[2 * half], 3),
             );
@@ -109,7 +110,7 @@ fn geglu_multiplies_the_halves_whatever_their_width() {
             let found = layer
                 .forward_with((isa, None), &x, Activation::None, None)
                 .unwrap();
-            assert_eq!(found.dims(), [9, half]);
+            assert_eq!(found.dims(), [1, 21, half]);
             assert_near(
                 &format!("{isa} half {half}"),
                 &found,
@@ -134,16 +135,16 @@ fn a_branch_is_added_before_the_activation() {
         (3, 5, 2, 4),
         (63, 64, 65, 32),
         (193, 700, 17, 5),
-        (14, 1024, 18, 330),
+        (18, 1024, 18, 330),
     ];
     for isa in every_set() {
         for (rows, inputs, outputs, rank) in shapes {
             let (x, w, b) = (
-                noise(&[rows, inputs], 1),
+                noise(&[1, rows, inputs], 1),
                 noise(&[outputs, inputs], 2),
                 noise(&[outputs], 3),
             );
-            let residual = noise(&[rows, outputs], 4);
+            let residual = noise(&[1, rows, outputs], 4);
             let (down, up, change) = low_rank(rank, inputs, outputs);
             let expected = reference(&x, &(&w + change).unwrap(), &b).concat();
             let layer = Linear::new(&w, Some(&b)).unwrap();
@@ -158,7 +159,7 @@ fn a_branch_is_added_before_the_activation() {
         }
         for half in [1, 15, 17, 40, 150] {
             let (x, w, b) = (
-                noise(&[9, 37], 1),
+                noise(&[1, 21, 37], 1),
                 noise(&[2 * half, 37], 2),
                 noise(&[2 * half], 3),
             );
@@ -226,6 +227,28 @@ fn a_branch_of_another_shape_is_an_error() {
     ] {
         let refused = other.forward_beside(&x, Some(&branch), Activation::None, None);
         assert!(refused.unwrap_err().to_string().contains("another shape"));
+    }
+}
+
+/// A set that splits is not f32 under another name, and a layer of few rows is: that of an image, however many there are.
+#[test]
+fn products_are_split_where_an_image_has_the_rows_of_a_tile() {
+    let layer = Linear::new(&noise(&[50, 400], 1), None).unwrap();
+    let run = |isa: Isa, x: &Tensor| {
+        let y = layer.forward_with((isa, None), x, Activation::None, None);
+        y.unwrap()
+    };
+    let splits = every_set().into_iter().filter(|isa| isa.splits());
+    for isa in splits {
+        for (rows, is_split) in [(1, false), (15, false), (16, true), (77, true)] {
+            let x = noise(&[20, rows, 400], 2);
+            let (found, plain) = (run(isa, &x), run(Isa::detect(), &x));
+            let differs = wide(&found) != wide(&plain);
+            assert_eq!(differs, is_split, "{isa} {rows}");
+            for i in [0, 19] {
+                assert_same(&format!("{isa} {rows}"), &row(&found, i), &run(isa, &row(&x, i)));
+            }
+        }
     }
 }
 

@@ -4,20 +4,29 @@
 //! operands do not fill goes through a buffer.
 
 use std::arch::asm;
+use std::sync::OnceLock;
 
 use super::{PAIRS, PairProduct, ROWS};
 use crate::simd::avx512bf16::Avx512Bf16;
 use crate::simd::{Accumulate, LINE, PANEL, Product};
 
-/// Proof that the machine has AMX for bfloat16 beside AVX-512 for it, and that this process may use it.
+/// Proof that the machine has AMX for bfloat16 beside AVX-512 for it, and that its system gives the tiles' registers to processes
+/// that ask for them.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Amx(Avx512Bf16);
 
 impl Amx {
-    /// Asks the operating system for the tiles' registers, for all threads that the process will have.
+    /// Looks, and asks for nothing: what the registers cost, larger frames for signals, only a process should pay that uses them.
     pub(crate) fn detect() -> Option<Self> {
         let avx512 = Avx512Bf16::detect()?;
-        (has_instructions() && is_permitted()).then_some(Self(avx512))
+        (has_instructions() && system_knows_tiles()).then_some(Self(avx512))
+    }
+
+    /// Asks the operating system for the tiles' registers, once, for all threads that the process will have. Says whether it has
+    /// them.
+    pub(crate) fn permit(self) -> bool {
+        static PERMITTED: OnceLock<bool> = OnceLock::new();
+        *PERMITTED.get_or_init(is_permitted)
     }
 
     /// The instructions of AVX-512 for bfloat16, which come along.
@@ -35,29 +44,57 @@ fn has_instructions() -> bool {
     leaf.edx & wanted == wanted
 }
 
+/// The number of the tiles' registers among what a processor saves of a thread.
+#[cfg(target_os = "linux")]
+const TILE_DATA: u64 = 18;
+
+/// Whether this kernel can keep the tiles' registers of a process (`ARCH_GET_XCOMP_SUPP`).
+#[cfg(target_os = "linux")]
+fn system_knows_tiles() -> bool {
+    const SUPPORTED: u64 = 0x1021;
+    let mut known = 0_u64;
+    // SAFETY: the kernel writes one number, for which there is room.
+    let result = unsafe { arch_prctl(SUPPORTED, (&raw mut known).expose_provenance() as u64) };
+    result == 0 && known >> TILE_DATA & 1 == 1
+}
+
 /// Linux keeps the tiles' registers for processes only that have asked (`ARCH_REQ_XCOMP_PERM`).
 #[cfg(target_os = "linux")]
 fn is_permitted() -> bool {
-    const ARCH_PRCTL: i64 = 158;
     const REQUEST: u64 = 0x1023;
-    const TILE_DATA: u64 = 18;
+    // SAFETY: it changes nothing but this process's own permission.
+    unsafe { arch_prctl(REQUEST, TILE_DATA) == 0 }
+}
+
+/// A call of the kernel about the processor's state of this process.
+///
+/// # Safety
+/// Where `option` writes through its argument, that is the address of what may be written.
+#[cfg(target_os = "linux")]
+unsafe fn arch_prctl(option: u64, argument: u64) -> i64 {
+    const ARCH_PRCTL: i64 = 158;
     let mut result = ARCH_PRCTL;
-    // SAFETY: a call of the kernel with two numbers, which changes nothing but this process's own permission.
+    // SAFETY: vouched for by the caller; the kernel keeps all registers but these.
     unsafe {
         asm!(
             "syscall",
             inlateout("rax") result,
-            in("rdi") REQUEST,
-            in("rsi") TILE_DATA,
+            in("rdi") option,
+            in("rsi") argument,
             lateout("rcx") _,
             lateout("r11") _,
             options(nostack),
         );
     }
-    result == 0
+    result
 }
 
 /// Nobody has tried it elsewhere.
+#[cfg(not(target_os = "linux"))]
+fn system_knows_tiles() -> bool {
+    false
+}
+
 #[cfg(not(target_os = "linux"))]
 fn is_permitted() -> bool {
     false
@@ -85,8 +122,14 @@ static SHAPES: Shapes = {
 };
 
 impl Tiles {
+    /// # Panics
+    /// Where the system refuses the registers after all; [`Isa::choose`](crate::Isa::choose) asks before anything is computed.
     pub(super) fn new(amx: Amx) -> Self {
-        // SAFETY: the token proves the instructions; the shapes are valid ones.
+        assert!(
+            amx.permit(),
+            "the system gives this process no registers for tiles"
+        );
+        // SAFETY: the token proves the instructions, and the process has their registers; the shapes are valid ones.
         unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const SHAPES, options(nostack)) };
         Self(amx, std::marker::PhantomData)
     }
@@ -129,6 +172,48 @@ impl Tiles {
                 }
             }
         }
+    }
+}
+
+impl Tiles {
+    /// `rounds` products of whole tiles in each of four sums, between registers. Returns the operations, a product and its sum
+    /// being two, and one of the sums.
+    #[expect(
+        clippy::unused_self,
+        reason = "the token proves that the machine has the instructions"
+    )]
+    pub(crate) fn products(&self, rounds: usize) -> (usize, f32) {
+        const OPERATIONS: usize = 2 * ROWS * PANEL * 2 * PAIRS;
+        let mut sums = [0.0_f32; ROWS * PANEL];
+        let rounds = rounds.max(1);
+        // SAFETY: the tiles are configured, and the sums have room for one.
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                "tilezero tmm4",
+                "tilezero tmm5",
+                "tilezero tmm6",
+                "tilezero tmm7",
+                "4:",
+                "tdpbf16ps tmm0, tmm4, tmm6",
+                "tdpbf16ps tmm1, tmm4, tmm7",
+                "tdpbf16ps tmm2, tmm5, tmm6",
+                "tdpbf16ps tmm3, tmm5, tmm7",
+                "dec {n}",
+                "jnz 4b",
+                "tilestored [{c} + {nw}*1], tmm0",
+                n = inout(reg) rounds => _,
+                c = in(reg) sums.as_mut_ptr(),
+                nw = in(reg) NEXT_LINE,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
+        (4 * OPERATIONS * rounds, sums[0])
     }
 }
 

@@ -96,6 +96,17 @@ impl PairUnit {
         }
     }
 
+    /// Asks the operating system for what it needs. Says whether this process may use it.
+    pub(crate) fn permit(self) -> bool {
+        match self {
+            Self::Reference(_) => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Avx512(_) => true,
+            #[cfg(target_arch = "x86_64")]
+            Self::Amx(token) => token.permit(),
+        }
+    }
+
     /// The order of its sums.
     pub(crate) fn order(self) -> Order {
         match self {

@@ -2,6 +2,7 @@
 //! sixteen sums; everything else is AVX-512.
 
 use std::arch::x86_64::*;
+use std::hint::black_box;
 
 use super::avx512::Avx512;
 use super::product::Tiles;
@@ -96,6 +97,40 @@ impl Avx512Bf16 {
         // SAFETY: the token proves the instructions; the rest is passed on from the caller.
         unsafe { interleave(from, (rows, padded), (high, low)) }
     }
+}
+
+impl Avx512Bf16 {
+    /// `rounds` instructions in each of `N` independent chains. Returns the operations, a product and its sum being two, and a
+    /// number that depends on all of them.
+    #[expect(
+        clippy::unused_self,
+        reason = "the token proves that the machine has the instructions"
+    )]
+    pub(crate) fn dot_products<const N: usize>(self, rounds: usize) -> (usize, f32) {
+        const LANES: usize = 16;
+        // SAFETY: the token proves the instructions.
+        let total = unsafe { dot_products::<N>(rounds) };
+        (4 * LANES * N * rounds, total)
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bf16")]
+fn dot_products<const N: usize>(rounds: usize) -> f32 {
+    // Hidden from the compiler, which would otherwise compute the chains at compile time, or one instead of all.
+    let halves = _mm512_set1_ps(black_box(0.5));
+    // SAFETY: both types are 512 bits without meaning of their own.
+    let halves = unsafe { std::mem::transmute::<__m512, __m512bh>(halves) };
+    let mut sums = [(); N].map(|()| _mm512_set1_ps(black_box(0.0)));
+    for _ in 0..rounds {
+        for sum in &mut sums {
+            *sum = _mm512_dpbf16_ps(*sum, halves, halves);
+        }
+    }
+    let mut total = 0.0;
+    for sum in sums {
+        total += _mm512_reduce_add_ps(sum);
+    }
+    total
 }
 
 /// # Safety

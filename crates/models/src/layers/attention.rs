@@ -40,6 +40,18 @@ impl Attention {
         }
     }
 
+    /// The attention for `count` rows from row `first` on of those that are `of` in all.
+    pub(crate) fn of_rows(&self, first: usize, count: usize, of: usize) -> Result<Self> {
+        let Projections { q, k, v, out } = &self.projections;
+        let projections = Projections {
+            q: q.of_rows(first, count, of)?,
+            k: k.of_rows(first, count, of)?,
+            v: v.of_rows(first, count, of)?,
+            out: out.of_rows(first, count, of)?,
+        };
+        Ok(Self { projections, ..*self })
+    }
+
     /// Keys and values of `x` (B, S, D).
     pub(crate) fn project_kv(&self, x: &Tensor) -> Result<KeyValues> {
         Ok(KeyValues {

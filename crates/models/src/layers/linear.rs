@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pentimento_kernels::{self as kernels, Device, HostTensor, KernelError, LayerSource, Result, Tensor};
 
-use super::patch::LayerPatch;
+use super::patch::{Beside, LayerPatch};
 use super::spec::{Layer, LayerKind, LayerShape, LayerSpec};
 
 /// What a linear layer applies to its result.
@@ -22,7 +22,7 @@ pub(crate) enum Activation {
 #[derive(Clone, Debug)]
 struct Matrix {
     kernel: Arc<kernels::Linear>,
-    branch: Option<Arc<kernels::Branch>>,
+    branch: Beside,
 }
 
 impl Matrix {
@@ -65,6 +65,19 @@ impl Matrix {
                 Ok(self.kernel.size_bytes())
             }
         }
+    }
+
+    /// The same for `count` rows from row `first` on of those that are `of` in all.
+    fn of_rows(&self, first: usize, count: usize, of: usize) -> Result<Self> {
+        let narrow = self
+            .branch
+            .as_ref()
+            .map(|branch| branch.narrow_rows(first, count, of));
+        let narrow = narrow.transpose()?.flatten().map(Arc::new);
+        Ok(Self {
+            kernel: Arc::clone(&self.kernel),
+            branch: narrow.or_else(|| self.branch.clone()),
+        })
     }
 
     fn forward(
@@ -135,6 +148,15 @@ impl Linear {
         Self { activation, ..self }
     }
 
+    /// The layer for `count` rows from row `first` on of those that are `of` in all, each of which may have a set of LoRAs of its
+    /// own.
+    pub(super) fn of_rows(&self, first: usize, count: usize, of: usize) -> Result<Self> {
+        Ok(Self {
+            matrix: self.matrix.of_rows(first, count, of)?,
+            ..self.clone()
+        })
+    }
+
     /// The numbers in which it computes.
     pub(crate) fn precision(&self) -> kernels::Precision {
         self.matrix.kernel.precision()
@@ -168,6 +190,10 @@ impl Layer for Linear {
 
     fn size_bytes(&self) -> usize {
         self.matrix.size_bytes()
+    }
+
+    fn beside(&mut self) -> Option<&mut Beside> {
+        Some(&mut self.matrix.branch)
     }
 
     fn patch(&mut self, patch: LayerPatch) -> Result<usize> {
@@ -207,6 +233,10 @@ impl Layer for Geglu {
 
     fn size_bytes(&self) -> usize {
         self.matrix.size_bytes()
+    }
+
+    fn beside(&mut self) -> Option<&mut Beside> {
+        Some(&mut self.matrix.branch)
     }
 
     fn patch(&mut self, patch: LayerPatch) -> Result<usize> {

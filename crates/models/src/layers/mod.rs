@@ -6,6 +6,7 @@
 //! tokens (B, T, D).
 
 mod attention;
+mod branches;
 mod conv;
 mod embedding;
 mod linear;
@@ -16,17 +17,19 @@ mod single_head;
 mod spec;
 mod token_merge;
 
+pub(crate) use pentimento_kernels::{
+    BranchSet, IndexPlace, InputList, Inputs, Programs, Result, RowIndex, SetsPlace, Tensor, TensorPlace,
+    channels_first, channels_last, host_tensor, join_channels, on_pool, relu, to_f32,
+};
 pub use pentimento_kernels::{
     Device, DeviceLocation, GpuDevice, HostTensor, KernelError, LayerSource, Precision, ProgramMemory,
-};
-pub(crate) use pentimento_kernels::{
-    IndexPlace, InputList, Inputs, Programs, Result, RowIndex, Tensor, TensorPlace, channels_first,
-    channels_last, host_tensor, join_channels, on_pool, relu, to_f32,
+    ProgramsId,
 };
 
 pub(crate) use attention::{
     Attention, JoinedAttention, KeyValueProjections, KeyValues, KvPlaces, MoreKeyValues, Projections,
 };
+pub(crate) use branches::{branch_set, give_branches_of_rows, has_branches};
 pub(crate) use conv::{Conv2d, ConvFusion, Stride};
 pub(crate) use embedding::Embedding;
 pub(crate) use linear::{Activation, Geglu, Linear, shortcut};

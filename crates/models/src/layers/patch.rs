@@ -1,6 +1,11 @@
 //! What LoRAs make of one layer of a copy of a network; what is not changed is shared.
 
-use pentimento_kernels::{HostTensor, KernelError, Result};
+use std::sync::Arc;
+
+use pentimento_kernels::{Branch, HostTensor, KernelError, Result};
+
+/// What is beside a matrix layer, and shared by its copies.
+pub(crate) type Beside = Option<Arc<Branch>>;
 
 /// What becomes of one layer. Tensors are f32, in main memory.
 #[derive(Clone, Debug)]

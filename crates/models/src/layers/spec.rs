@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pentimento_kernels::{Device, HostTensor, LayerSource, Result};
 
-use super::patch::LayerPatch;
+use super::patch::{Beside, LayerPatch};
 use crate::ModelError;
 use crate::error::During;
 
@@ -112,6 +112,11 @@ pub(crate) trait Layer {
 
     /// Bytes that its weights hold.
     fn size_bytes(&self) -> usize;
+
+    /// What is beside it, of a matrix layer.
+    fn beside(&mut self) -> Option<&mut Beside> {
+        None
+    }
 
     /// Changes this copy alone, and says how many bytes the change holds. A layer is changed at most once.
     fn patch(&mut self, patch: LayerPatch) -> Result<usize>;

@@ -2,6 +2,7 @@
 
 use super::config::UNetConfig;
 use super::cross_attn_kv::PreparedConditioning;
+use super::row_network::RowNetwork;
 use crate::ModelError;
 use crate::layers::HostTensor;
 
@@ -23,6 +24,8 @@ pub struct UNetInput<'a> {
     /// Whether each image merges half of its tokens before self-attention on the outermost level, which is faster for
     /// large images and changes them a little; empty stands for no image.
     pub merging: &'a [bool],
+    /// The network of each image, which has to have the programs of the one that predicts; empty stands for that one.
+    pub networks: &'a [RowNetwork],
 }
 
 impl UNetInput<'_> {

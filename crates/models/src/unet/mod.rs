@@ -10,22 +10,26 @@ mod cross_attn_kv;
 mod input;
 mod prediction;
 mod row_map;
+mod row_network;
 mod time_embedding;
 mod transformer;
 
 pub use self::config::{TextTime, UNetConfig};
 pub use self::cross_attn_kv::PreparedConditioning;
 pub use self::input::UNetInput;
+pub use self::row_network::RowNetwork;
 pub use self::time_embedding::guidance_embedding;
 
+use std::sync::Arc;
+
 use self::blocks::{DownBlock, MidBlock, UpBlock};
-use self::computation::Computation;
+use self::computation::Prediction;
 use self::time_embedding::TimeEmbedding;
 use crate::error::During;
 use crate::layers::{
-    Attention, Conv2d, DeviceLocation, GroupNorm, HostTensor, InputList, KeyValues, Layer, LayerName,
-    LayerShape, LayerSource, PatchOf, ProgramMemory, Programs, Result, Stride, each_spec, on_pool,
-    patch_each, size_bytes,
+    Attention, BranchSet, Conv2d, DeviceLocation, GroupNorm, HostTensor, InputList, KeyValues, Layer,
+    LayerName, LayerPatch, LayerShape, LayerSource, PatchOf, ProgramMemory, Programs, Result, Stride,
+    branch_set, each_spec, has_branches, on_pool, patch_each, size_bytes,
 };
 use crate::{Conditioning, ConditioningShape, ImageTokens, IpAdapter, ModelError};
 
@@ -42,7 +46,12 @@ pub struct UNet {
     /// How many cross-attentions there are.
     cross_attns: usize,
     config: UNetConfig,
-    programs: Programs<Computation>,
+    /// Shared with every copy whose rows share forwards with this network's.
+    predictions: Arc<Programs<Prediction>>,
+    /// Of keys and values of texts, and of what SDXL adds for them.
+    preparations: Programs<()>,
+    /// The branches beside the layers, of a copy whose rows share forwards with those of other sets.
+    branches: Option<Arc<BranchSet>>,
 }
 
 impl UNet {
@@ -81,7 +90,9 @@ impl UNet {
             )?,
             conv_out: Conv2d::new(first, config.out_channels, Stride::One, &from.pp("conv_out"))?,
             config: config.clone(),
-            programs: Programs::new(from.device()),
+            predictions: Arc::new(Programs::new(from.device())),
+            preparations: Programs::new(from.device()),
+            branches: None,
         })
     }
 
@@ -94,7 +105,7 @@ impl UNet {
     /// Where it computes.
     #[must_use]
     pub fn device(&self) -> DeviceLocation {
-        self.programs.device().location()
+        self.predictions.device().location()
     }
 
     /// Calls `visit` with every layer of the checkpoint, in the order in which they run.
@@ -119,8 +130,43 @@ impl UNet {
         change: &mut PatchOf<'_, E>,
     ) -> std::result::Result<(Self, u64), E> {
         let mut copy = self.clone();
-        let bytes = patch_each(|visit| copy.walk(visit), change)?;
-        Ok((copy, bytes))
+        // Beside branches of another set there is no room in a shared forward.
+        let mut is_beside = !has_branches(|visit| copy.walk(visit));
+        let mut noting = |name: &LayerName, shape: LayerShape| {
+            let patch = change(name, shape);
+            is_beside &= !matches!(patch, Ok(Some(LayerPatch::Weights { .. })));
+            patch
+        };
+        let bytes = patch_each(|visit| copy.walk(visit), &mut noting)?;
+        let set = copy.share_forwards(is_beside).during("changing the unet")?;
+        Ok((copy, bytes + set as u64))
+    }
+
+    /// Makes programs of its own for a copy that does not share its rows' forwards with the network that it was made of. Result:
+    /// the bytes of what it takes to share them.
+    fn share_forwards(&mut self, is_beside: bool) -> Result<usize> {
+        let device = self.predictions.device().clone();
+        let set = if is_beside {
+            branch_set(&device, |visit| self.walk(visit))?
+        } else {
+            None
+        };
+        let bytes = set.as_ref().map_or(0, BranchSet::size_bytes);
+        if set.is_none() {
+            self.predictions = Arc::new(Programs::new(&device));
+        }
+        self.branches = set.map(Arc::new);
+        Ok(bytes)
+    }
+
+    /// What a row has of this network. Rows of its clones share a forward with it and, on a device that [mixes
+    /// sets](crate::Device::mixes_sets), those of copies with nothing but branches.
+    #[must_use]
+    pub fn row_network(&self) -> RowNetwork {
+        RowNetwork {
+            programs: self.predictions.id(),
+            branches: self.branches.clone(),
+        }
     }
 
     fn walk(&mut self, visit: &mut dyn FnMut(&mut dyn Layer)) {
@@ -205,7 +251,7 @@ impl UNet {
                 _ => None,
             };
             let added = added.map(|added| given.host(added));
-            let mut results = self.programs.run(Computation::Prepare, given, |inputs| {
+            let mut results = self.preparations.run((), given, |inputs| {
                 let tokens = inputs.take(tokens)?;
                 let mut results = Vec::with_capacity(2 * self.cross_attns + 1);
                 for cross_attn in self.cross_attns() {
@@ -265,12 +311,27 @@ impl UNet {
         transformers.flat_map(|transformer| transformer.cross_attns())
     }
 
+    fn check(&self, input: &UNetInput<'_>) -> std::result::Result<(), ModelError> {
+        input.check(&self.config, self.cross_attns)?;
+        let (found, images) = (input.networks.len(), input.timesteps.len());
+        let programs = self.predictions.id();
+        let fit = input.networks.iter().all(|network| network.programs == programs);
+        if fit && (found == 0 || found == images) {
+            return Ok(());
+        }
+        Err(ModelError::Shape {
+            tensor: "networks",
+            found: vec![found],
+            expected: format!("({images}), all of the same programs"),
+        })
+    }
+
     /// One prediction for every row, in main memory: (B, out, h, w).
     ///
     /// # Errors
     /// When an input's shape does not fit the configuration, or a guidance embedding comes to a network without one.
     pub fn forward(&self, input: UNetInput<'_>) -> std::result::Result<HostTensor, ModelError> {
-        input.check(&self.config, self.cross_attns)?;
+        self.check(&input)?;
         on_pool(|| self.predict(input)).during("predicting noise")
     }
 
@@ -280,7 +341,7 @@ impl UNet {
     /// # Errors
     /// As [`UNet::forward`]; nothing is computed.
     pub fn measure(&self, input: UNetInput<'_>) -> std::result::Result<Option<ProgramMemory>, ModelError> {
-        input.check(&self.config, self.cross_attns)?;
+        self.check(&input)?;
         self.measure_prediction(input).during("measuring a prediction")
     }
 }

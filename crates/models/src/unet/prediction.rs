@@ -2,14 +2,14 @@
 
 use super::UNet;
 use super::block_inputs::BlockInputs;
-use super::computation::Computation;
+use super::computation::Prediction;
 use super::cross_attn_kv::{InputKv, added_of_rows};
 use super::input::UNetInput;
 use super::row_map::{Merging, RowMap, images_of_rows};
 use super::time_embedding::timestep_embedding;
 use crate::layers::{
-    ConvFusion, HostTensor, IndexPlace, InputList, Inputs, ProgramMemory, Result, Tensor, TensorPlace,
-    channels_first, channels_last,
+    BranchSet, ConvFusion, HostTensor, IndexPlace, InputList, Inputs, ProgramMemory, Result, SetsPlace,
+    Tensor, TensorPlace, channels_first, channels_last, give_branches_of_rows,
 };
 
 /// Where a forward finds its inputs.
@@ -20,15 +20,17 @@ struct Places {
     images: Option<IndexPlace>,
     added: Option<TensorPlace>,
     kv: InputKv,
+    /// Of the images, and of the rows where those are others.
+    sets: Vec<SetsPlace>,
 }
 
 impl UNet {
     /// One prediction for every row of an input that fits: (B, out, h, w).
     pub(super) fn predict(&self, input: UNetInput<'_>) -> Result<HostTensor> {
         let mut given = InputList::default();
-        let (places, merging, key) = self.give(input, &mut given)?;
-        let predicted = self.programs.run_one(key, given, |inputs| {
-            self.predict_on_device(&places, merging, inputs)
+        let (places, key) = self.give(input, &mut given)?;
+        let predicted = self.predictions.run_one(key.clone(), given, |inputs| {
+            self.predict_on_device(&places, key, inputs)
         })?;
         predicted.into_host()
     }
@@ -36,17 +38,13 @@ impl UNet {
     /// What that would take of the device's memory.
     pub(super) fn measure_prediction(&self, input: UNetInput<'_>) -> Result<Option<ProgramMemory>> {
         let mut given = InputList::default();
-        let (places, merging, key) = self.give(input, &mut given)?;
-        self.programs.measure(key, &given, |inputs| {
-            Ok(vec![self.predict_on_device(&places, merging, inputs)?])
+        let (places, key) = self.give(input, &mut given)?;
+        self.predictions.measure(key.clone(), &given, |inputs| {
+            Ok(vec![self.predict_on_device(&places, key, inputs)?])
         })
     }
 
-    fn give<'a>(
-        &self,
-        input: UNetInput<'a>,
-        given: &mut InputList<'a>,
-    ) -> Result<(Places, Merging, Computation)> {
+    fn give<'a>(&'a self, input: UNetInput<'a>, given: &mut InputList<'a>) -> Result<(Places, Prediction)> {
         let merging = Merging::new(input.timesteps.len(), input.rows, input.merging);
         let places = Places {
             sample: given.host(input.sample.clone()),
@@ -60,20 +58,64 @@ impl UNet {
                 None => None,
             },
             kv: InputKv::new(input.conditioning, self.cross_attns, given)?,
+            sets: Vec::new(),
         };
-        let key = Computation::Predict {
-            merging: merging.clone(),
+        let (rooms, sets) = self.give_sets(input, given);
+        let key = Prediction {
+            merging,
             image_runs: places.kv.image_runs(),
+            rooms,
         };
-        Ok((places, merging, key))
+        Ok((Places { sets, ..places }, key))
     }
 
-    fn predict_on_device(
-        &self,
-        places: &Places,
-        merging: Merging,
-        inputs: &mut Inputs<'_>,
-    ) -> Result<Tensor> {
+    /// Gives the images' sets of branches, and those of their rows where these are more, to a computation; and says the room that
+    /// their ranks need. Nothing is given where no set has any.
+    fn give_sets<'a>(
+        &'a self,
+        input: UNetInput<'a>,
+        given: &mut InputList<'a>,
+    ) -> (Vec<usize>, Vec<SetsPlace>) {
+        let of_images: Vec<Option<&BranchSet>> = match input.networks {
+            [] => vec![self.branches.as_deref(); input.timesteps.len()],
+            networks => networks
+                .iter()
+                .map(|network| network.branches.as_deref())
+                .collect(),
+        };
+        let rooms = BranchSet::rooms(&of_images);
+        if rooms.is_empty() {
+            return (rooms, Vec::new());
+        }
+        let of_rows = images_of_rows(input.rows).map(|images| {
+            let sets = images.into_iter().map(|image| of_images[image as usize]);
+            sets.collect::<Vec<_>>()
+        });
+        let sets = std::iter::once(of_images).chain(of_rows);
+        (rooms, sets.map(|sets| given.sets(sets)).collect())
+    }
+
+    /// The network as a program for rows of several sets sees it, whatever set it has itself.
+    fn for_sets(&self, places: &[SetsPlace], rooms: &[usize], inputs: &Inputs<'_>) -> Result<Option<Self>> {
+        if self.branches.is_none() && places.is_empty() {
+            return Ok(None);
+        }
+        let sets = places.iter().map(|place| inputs.sets(*place));
+        let sets = sets.collect::<Result<Vec<_>>>()?;
+        let mut network = self.clone();
+        give_branches_of_rows(|visit| network.walk(visit), &sets, rooms);
+        Ok(Some(network))
+    }
+
+    fn predict_on_device(&self, places: &Places, key: Prediction, inputs: &mut Inputs<'_>) -> Result<Tensor> {
+        let Prediction { merging, rooms, .. } = key;
+        match self.for_sets(&places.sets, &rooms, inputs)? {
+            Some(network) => network.predict_rows(places, merging, inputs),
+            None => self.predict_rows(places, merging, inputs),
+        }
+    }
+
+    fn predict_rows(&self, places: &Places, merging: Merging, inputs: &mut Inputs<'_>) -> Result<Tensor> {
         let sample = inputs.take(places.sample)?;
         // The time embedding's length is the first width, whatever the other sizes are.
         let time = inputs.take(places.time)?;

@@ -71,7 +71,7 @@ impl Transformer {
             tokens = if self.merges {
                 block.self_attn_by_runs(&tokens, (h, w), inputs.rows.merging(tokens.rows()))?
             } else {
-                block.self_attn(&tokens)?
+                block.self_attn(&block.self_attn, &tokens)?
             };
             // From here on the rows of an image differ.
             tokens = inputs.rows.expand(&tokens)?;
@@ -118,10 +118,10 @@ impl TransformerBlock {
         })
     }
 
-    /// Every pixel attends to all others.
-    fn self_attn(&self, x: &Tensor) -> Result<Tensor> {
+    /// Every pixel attends to all others by `attention`, which is the block's for the rows of `x`.
+    fn self_attn(&self, attention: &Attention, x: &Tensor) -> Result<Tensor> {
         let y = self.norm1.forward(x)?;
-        self.self_attn.forward_add(&y, &self.self_attn.project_kv(&y)?, x)
+        attention.forward_add(&y, &attention.project_kv(&y)?, x)
     }
 
     /// The same, run by run of rows that merge tokens or do not.
@@ -129,11 +129,12 @@ impl TransformerBlock {
         let (mut parts, mut start) = (Vec::new(), 0);
         for run in merging.chunk_by(|a, b| a == b) {
             let rows = x.narrow_rows(start, run.len())?;
+            let attention = self.self_attn.of_rows(start, run.len(), merging.len())?;
             start += run.len();
             parts.push(if run[0] {
-                self.merged_self_attn(&rows, size)?
+                self.merged_self_attn(&attention, &rows, size)?
             } else {
-                self.self_attn(&rows)?
+                self.self_attn(&attention, &rows)?
             });
         }
         Tensor::cat_rows(&parts.iter().collect::<Vec<_>>())
@@ -141,13 +142,13 @@ impl TransformerBlock {
 
     /// Half of the pixels attend to each other on behalf of all (`tomesd` 0.1.3 with `use_rand=False`, else its defaults:
     /// neither cross-attention nor the feed-forward layer merges).
-    fn merged_self_attn(&self, x: &Tensor, (h, w): (usize, usize)) -> Result<Tensor> {
+    fn merged_self_attn(&self, attention: &Attention, x: &Tensor, (h, w): (usize, usize)) -> Result<Tensor> {
         let Some(merge) = TokenMerge::choose(x, (h, w), h * w / 2)? else {
-            return self.self_attn(x);
+            return self.self_attn(attention, x);
         };
         let y = merge.merge(&self.norm1.forward(x)?)?;
-        let kv = self.self_attn.project_kv(&y)?;
-        merge.unmerge(&self.self_attn.forward(&y, &kv)?, x)
+        let kv = attention.project_kv(&y)?;
+        merge.unmerge(&attention.forward(&y, &kv)?, x)
     }
 
     /// What follows self-attention.

@@ -37,6 +37,7 @@ fn rows_do_not_meet(unet: &UNet, (h, w): (usize, usize), guided: bool) {
             rows: &images.iter().map(|(_, texts)| texts.len()).collect::<Vec<_>>(),
             guidance_embedding: guidance.as_ref(),
             merging: &merging,
+            networks: &[],
         })
         .unwrap()
     };

@@ -121,6 +121,7 @@ fn pooled_states_and_what_sdxl_adds_equal_the_references() {
             rows: &[],
             guidance_embedding: None,
             merging: &[],
+            networks: &[],
         });
         close("9x7", &found.unwrap(), golden.tensor("9x7.plain"), tolerance);
     }
@@ -269,6 +270,7 @@ fn rows_do_not_meet() {
                 rows: counts,
                 guidance_embedding: None,
                 merging: &[],
+                networks: &[],
             })
             .unwrap()
         };

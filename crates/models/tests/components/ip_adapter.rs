@@ -78,6 +78,7 @@ pub(crate) fn forward(
         rows,
         guidance_embedding: None,
         merging: &[],
+        networks: &[],
     })
     .unwrap()
 }

@@ -117,6 +117,7 @@ fn inputs_of_the_wrong_shape_are_named() {
         rows: &[],
         guidance_embedding: None,
         merging: &[],
+        networks: &[],
     };
     let error = |input: UNetInput<'_>| plain.forward(input).unwrap_err().to_string();
     assert_eq!(
@@ -231,6 +232,7 @@ fn seeded_networks_load_and_stay_finite() {
             rows: &[],
             guidance_embedding: None,
             merging: &[],
+            networks: &[],
         })
         .unwrap();
     let config: VaeConfig = model.json("vae/config.json").unwrap();

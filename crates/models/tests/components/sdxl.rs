@@ -138,6 +138,7 @@ fn predictions_equal_diffusers_with_text_and_sizes_per_row() {
                 rows: &[],
                 guidance_embedding: cond_proj.map(|_| golden.tensor("guidance")),
                 merging: &[],
+                networks: &[],
             });
             let name = format!("{size}.{name}");
             close(&name, &found.unwrap(), golden.tensor(&name), Tolerance::UNET);
@@ -169,6 +170,7 @@ fn rows_of_an_image_are_those_of_each_alone() {
             rows: counts,
             guidance_embedding: None,
             merging: &[true, true][..images.len()],
+            networks: &[],
         })
         .unwrap()
     };

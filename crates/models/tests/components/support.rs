@@ -68,6 +68,7 @@ impl GoldenInputs<'_> {
             rows: &[],
             guidance_embedding: None,
             merging: &[],
+            networks: &[],
         }
     }
 }

@@ -187,12 +187,8 @@ fn region((mask, of): (&Grey, Size), padding: u32, computed: Size) -> Result<Reg
             "is {mask} pixels and the picture {of}: to paint only what is masked, both must have one size"
         )));
     }
-    let nothing = || {
-        mask_refused(
-            "repaints nothing, and only what is masked was to be painted: make a part of it white".to_owned(),
-        )
-    };
-    Region::around(mask, padding, computed).ok_or_else(nothing)
+    // Where nothing is painted nothing is computed either, and the whole picture comes back.
+    Ok(Region::around(mask, padding, computed).unwrap_or(Region::whole(of)))
 }
 
 fn put_back(made: RgbImage, init: RgbImage, mask: Grey, framing: &Framing) -> Result<RgbImage, ServiceError> {

@@ -51,6 +51,11 @@ impl Region {
         })
     }
 
+    /// All of a picture of this size.
+    pub(super) const fn whole(size: Size) -> Self {
+        Self { x: 0, y: 0, size }
+    }
+
     /// This part of a picture that reaches as far.
     pub(super) fn cut(self, image: &RgbImage) -> RgbImage {
         let mut pixels = Vec::with_capacity(usize::try_from(self.size.rgb_bytes()).unwrap_or(0));

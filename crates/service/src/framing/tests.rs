@@ -148,12 +148,21 @@ fn masked_content_is_filled_for_the_computation_alone() {
 }
 
 #[test]
-fn a_black_mask_has_no_part_to_paint() {
+fn a_black_mask_keeps_everything_whatever_is_painted() {
     let black = Grey::of(&picture(SIZE, |_, _| [0; 3]));
-    let refused = framed(scene(), Some(black.clone()), &framing(Some(0))).unwrap_err();
-    assert!(refused.to_string().contains("repaints nothing"), "{refused}");
-    let whole = framed(scene(), Some(black), &framing(None)).unwrap();
-    assert!(whole.keeps_everything);
+    for only_masked in [None, Some(0), Some(32)] {
+        let framing = framing(only_masked);
+        let kept = framed(scene(), Some(black.clone()), &framing).unwrap();
+        assert!(kept.keeps_everything);
+        assert_eq!(kept.init.size(), COMPUTED);
+        let red = picture(COMPUTED, |_, _| [255, 0, 0]);
+        let back = put_back(red, scene(), black.clone(), &framing).unwrap();
+        let expected = match only_masked {
+            None => fitted(&scene(), COMPUTED, framing.resize),
+            Some(_) => scene(),
+        };
+        assert_eq!(back, expected);
+    }
     assert!(
         !framed(scene(), Some(mask()), &framing(None))
             .unwrap()

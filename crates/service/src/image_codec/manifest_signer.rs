@@ -76,6 +76,12 @@ mod without_c2pa {
             match *self {}
         }
 
+        /// About what the manifest of a file takes.
+        #[must_use]
+        pub fn about_kept_bytes(&self, _: &[u8]) -> Option<u64> {
+            match *self {}
+        }
+
         /// The manifest of a file.
         #[must_use]
         pub fn parent(&self, _: &[u8]) -> Option<ParentManifest> {
@@ -117,6 +123,8 @@ mod with_c2pa {
     /// What a kept manifest may have, with those of all the pictures before it. Each picture that is made from one carries it: the
     /// manifests that programs write are of some ten kilobytes, or some hundred where they have a thumbnail.
     const MAX_PARENT_BYTES: u64 = 2 << 20;
+    /// How many times its size in the file a manifest takes, about, with what is found of it.
+    const ABOUT_KEPT: u64 = 4;
     /// What ties the action to its ingredient.
     const PARENT: &str = "input";
 
@@ -204,21 +212,23 @@ mod with_c2pa {
             manifest_bytes(file).is_some_and(|bytes| bytes <= MAX_PARENT_BYTES)
         }
 
+        /// About what the manifest of a file will take in memory, in bytes, before it is read. None where [`Self::parent`] gives
+        /// none.
+        #[must_use]
+        pub fn about_kept_bytes(&self, file: &[u8]) -> Option<u64> {
+            let bytes = kept_bytes(file)?;
+            Some(bytes.saturating_mul(ABOUT_KEPT))
+        }
+
         /// The manifest of a file that pictures are made from. None where it has none, or none that can be kept, which is logged.
         #[must_use]
         pub fn parent(&self, file: &[u8]) -> Option<ParentManifest> {
-            let bytes = manifest_bytes(file)?;
-            if bytes > MAX_PARENT_BYTES {
-                let limit = MAX_PARENT_BYTES;
-                tracing::warn!(bytes, limit, "an input's manifest is too large to be kept");
-                return None;
-            }
+            let bytes = kept_bytes(file)?;
             // Strangers have made it, and the library may even panic over it.
             match catch_unwind(AssertUnwindSafe(|| self.ingredient(file))) {
                 Ok(Ok(ingredient)) => Some(ParentManifest {
+                    size_bytes: bytes.saturating_add(size_of_findings(&ingredient)),
                     ingredient: Arc::new(ingredient),
-                    // As it is in the file, and what was read of it.
-                    size_bytes: 2 * bytes,
                 }),
                 Ok(Err(error)) => {
                     tracing::warn!(
@@ -292,6 +302,24 @@ mod with_c2pa {
             builder.sign(self.signer.as_ref(), media, &mut Cursor::new(file), &mut signed)?;
             Ok(Bytes::from(signed.into_inner()))
         }
+    }
+
+    /// The size of the file's manifests, where there are any and they can be kept; the log says where they cannot.
+    fn kept_bytes(file: &[u8]) -> Option<u64> {
+        let bytes = manifest_bytes(file)?;
+        if bytes > MAX_PARENT_BYTES {
+            let limit = MAX_PARENT_BYTES;
+            tracing::warn!(bytes, limit, "an input's manifest is too large to be kept");
+            return None;
+        }
+        Some(bytes)
+    }
+
+    /// About what was found of a manifest takes beside its bytes: for each of its parts, of which there may be thousands, a few
+    /// short texts, which take twice as much as they do as JSON.
+    fn size_of_findings(ingredient: &Ingredient) -> u64 {
+        let written = serde_json::to_vec(ingredient).map_or(0, |json| json.len());
+        2 * written as u64
     }
 
     /// By the identifier of its kind, which stands at the beginning of PKCS#8 (RFC 5208, 5480, 8410).

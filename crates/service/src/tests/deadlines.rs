@@ -1,10 +1,11 @@
 //! Deadlines: fault 78, and what becomes of jobs that wait, run, or are found late by a later process.
 
-use pentimento_jobs::{OutboxFilter, QueueEntry, Transition};
+use pentimento_jobs::{JobLimits, MemoryJobs, OutboxFilter, QueueEntry, Transition};
+use pentimento_storage::{ImageStore, StorageConfig};
 use pentimento_types::{ErrorKind, HasKind as _, JobState};
 
 use super::*;
-use crate::finished_images;
+use crate::{ServiceParts, finished_images};
 
 const ALLOWED: Duration = Duration::from_secs(600);
 
@@ -153,5 +154,64 @@ impl pentimento_types::Clock for ClockAhead {
 
     async fn sleep_until(&self, deadline: std::time::Instant) {
         pentimento_types::SystemClock.sleep_until(deadline).await;
+    }
+}
+
+#[tokio::test]
+async fn a_late_job_waits_for_a_store_that_does_not_say_whether_its_pictures_are_there() {
+    const DAY: Duration = Duration::from_secs(86_400);
+    for (patience, state) in [(DAY, JobState::Succeeded), (ALLOWED, JobState::Failed)] {
+        let folder = tempfile::tempdir().unwrap();
+        let (clock, mut config) = allowing();
+        config.service.save_patience = patience;
+        let settings = config.service.clone();
+        let other = TestService::start_with(FakeExecutor::new(), config);
+        let jobs = Arc::new(MemoryJobs::new(
+            Arc::new(clock.clone()),
+            JobLimits::in_number(10, 10),
+        ));
+        let images = StorageConfig::Folder(folder.path().to_owned());
+        let parts = ServiceParts {
+            store: Arc::clone(&jobs) as Arc<_>,
+            queue: jobs.queue(),
+            outbox: jobs,
+            images: ImageStore::open(&images).unwrap(),
+            ..other.parts.clone()
+        };
+        let service = Service::start(parts.clone(), settings);
+        // As an attempt leaves it whose end could not be written; no worker hears of it.
+        let mut job = sample_job(JobId::new(), clock.wall());
+        job.deadline = Some(clock.wall() + ALLOWED);
+        let id = job.id;
+        let place = parts.store.reserve(&job.owner).unwrap();
+        parts.store.insert(job, place).await.unwrap();
+        let start = Transition::Start { attempt: 0 };
+        let job = parts.store.transition(id, start).await.unwrap();
+        for index in 0..job.recipe.image_count {
+            let key = crate::inner::image_key(&job, index);
+            parts.images.put(&key, photo_file()).await.unwrap();
+        }
+        // Files are in the way of the folder.
+        let (there, aside) = (folder.path().join("generations"), folder.path().join("aside"));
+        fs_err::rename(&there, &aside).unwrap();
+        fs_err::write(&there, "in the way").unwrap();
+        clock.advance(ALLOWED);
+        tokio::time::sleep(A_MOMENT).await;
+        assert_eq!(service.fetch(id).await.unwrap().state, JobState::Running);
+        if state == JobState::Succeeded {
+            fs_err::remove_file(&there).unwrap();
+            fs_err::rename(&aside, &there).unwrap();
+        }
+        eventually(async || {
+            clock.advance(Duration::from_secs(60));
+            service.fetch(id).await.unwrap().state == state
+        })
+        .await;
+        let job = service.fetch(id).await.unwrap();
+        assert_eq!(job.attempt, 1, "it is not begun again");
+        match finished_images(&job) {
+            Ok(images) => assert_eq!(images.len(), job.recipe.image_count as usize),
+            Err(error) => assert_eq!(error.kind(), ErrorKind::DeadlineExceeded),
+        }
     }
 }

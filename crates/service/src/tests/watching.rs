@@ -1,6 +1,6 @@
 //! Whoever watches a job sees its life, and its end; the jobs of others are not there to be seen.
 
-use pentimento_engine::FinishedImage;
+use pentimento_engine::{FinishedImage, Precision};
 use pentimento_types::{Findings, JobState, Progress};
 
 use super::*;
@@ -213,6 +213,7 @@ async fn a_picture_that_is_finished_after_its_job_was_deleted_is_not_kept() {
         let finished = FinishedImage {
             image: photo(),
             findings: Findings::default(),
+            precision: Precision::F32,
         };
         crate::deliver::deliver(Arc::clone(inner), (job, Arc::default()), 0, finished)
             .await

@@ -156,7 +156,9 @@ async fn what_is_not_ones_own_or_no_job_is_not_found() {
     let listed = send(&router, call("GET", "/v1/jobs", "sk-b")).await.json();
     assert_eq!(listed, json!({"jobs": [], "next": null}));
     for (key, status) in [("sk-x", 401), ("", 401)] {
-        assert_eq!(send(&router, call("GET", "/v1/jobs", key)).await.status, status);
+        let refused = send(&router, call("GET", "/v1/jobs", key)).await;
+        assert_eq!(refused.status, status);
+        assert_eq!(refused.headers["www-authenticate"], "Bearer");
     }
     let wrong = send(&router, call("GET", "/v1/jobs?limit=1000", "sk-a")).await;
     assert_eq!(

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 
-use super::PIPE;
+use super::target::PIPE;
 
 /// At most so many; more is a mistake.
 const MOST: usize = 10_000;

@@ -4,6 +4,7 @@ mod attention;
 mod company;
 mod elementwise;
 mod layout;
+mod low_rank;
 mod norm;
 mod planted;
 mod products;

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::attention::on_fragments;
-use super::{attention, norm, token_merge};
+use super::{attention, low_rank, norm, token_merge};
 use crate::kernels::FILES;
 use crate::testing::{compute, distance, numbers};
 use crate::{
@@ -36,6 +36,11 @@ const FAULTS: &[(&str, Check)] = &[
     ("shuffle", attention),
     ("shuffle", tiles),
     ("fragments", tiles),
+    ("factors_were_read", low_rank_f32),
+    ("factors_are_there", low_rank_f32),
+    ("slabs_were_read", low_rank_f16),
+    ("slabs_are_there", low_rank_f16),
+    ("fragments", low_rank_f16),
 ];
 
 fn group_norm(gpu: &Gpu) -> f64 {
@@ -90,6 +95,14 @@ fn tiles(gpu: &Gpu) -> f64 {
 
 fn token_merge(gpu: &Gpu) -> f64 {
     token_merge::far_from_reference(gpu, [1, 20, 17, 70, 100])
+}
+
+fn low_rank_f32(gpu: &Gpu) -> f64 {
+    low_rank::far_from_reference(gpu, DType::F32)
+}
+
+fn low_rank_f16(gpu: &Gpu) -> f64 {
+    low_rank::far_from_reference(gpu, DType::F16)
 }
 
 /// The orders in which the fault shows.

@@ -65,6 +65,7 @@ pub(super) fn run<T: Transform<A, M>, const A: usize, const M: usize>(
                     .wrapping_add(block * A * A * chunk.position() + (run.0 - first) * chunk.row()),
                 next: chunk.position(),
                 row: chunk.row(),
+                is_pairs: chunk.pairs.is_some(),
                 low: chunk.low(A * A, blocks),
                 transform: std::marker::PhantomData,
             });
@@ -99,7 +100,9 @@ pub(super) struct InputTask<'a, T, const A: usize, const M: usize> {
     next: usize,
     /// From one tile to the next.
     row: usize,
-    /// From the high parts to the low ones, where numbers are split into pairs.
+    /// Whether numbers become pairs.
+    is_pairs: bool,
+    /// From the high parts to the low ones, where they are split.
     low: Option<usize>,
     transform: std::marker::PhantomData<T>,
 }
@@ -112,7 +115,7 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Kernel for InputTask<'_
         let (start, room) = self.channels;
         let channels = room.min(self.inputs - start);
         // Lanes beyond the channels are filled with zeros.
-        let unit = if self.low.is_some() { STEP } else { S::LANES };
+        let unit = if self.is_pairs { STEP } else { S::LANES };
         let padded = channels.next_multiple_of(unit);
         let columns = columns::<T, A, M>(self.run.1);
         self.fill_strip(s, (start, channels, padded), columns);
@@ -139,14 +142,15 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Kernel for InputTask<'_
                         }
                         for (j, v) in T::input(s, d).into_iter().enumerate() {
                             let to = to.add((i * A + j) * self.next);
-                            match self.low {
-                                None => s.store(to.add(lane), v),
-                                Some(low) => {
-                                    let high = s.round_bf16(v);
-                                    s.store_bf16(to.cast::<u16>().add(lane), high);
-                                    let rest = s.round_bf16(s.sub(v, high));
-                                    s.store_bf16(to.add(low).cast::<u16>().add(lane), rest);
-                                }
+                            if !self.is_pairs {
+                                s.store(to.add(lane), v);
+                                continue;
+                            }
+                            let high = s.round_bf16(v);
+                            s.store_bf16(to.cast::<u16>().add(lane), high);
+                            if let Some(low) = self.low {
+                                let rest = s.round_bf16(s.sub(v, high));
+                                s.store_bf16(to.add(low).cast::<u16>().add(lane), rest);
                             }
                         }
                     }

@@ -20,7 +20,7 @@ pub(super) struct Products<'a, T, const A: usize, const M: usize> {
     pub(super) sums: *mut f32,
     pub(super) u: *mut f32,
     pub(super) raw: *mut f32,
-    /// Where weights are split: \[panel\]\[part\]\[pair\]\[16\]
+    /// Where weights become pairs: \[panel\]\[part\]\[pair\]\[16\]
     pub(super) words: *mut f32,
     pub(super) transform: std::marker::PhantomData<T>,
 }
@@ -124,36 +124,36 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Products<'_, T, A, M> {
                     };
                     match work {
                         None => product.run(s),
-                        Some(work) => self.multiply_split(s, work, product),
+                        Some(work) => self.multiply_pairs(s, work, product),
                     }
                 }
             }
         }
     }
 
-    /// `product` of split tiles, by weights that are split first.
+    /// `product` of tiles that are pairs, by weights that are split or rounded first as they are.
     ///
     /// # Safety
     /// As above.
     #[inline(always)]
-    unsafe fn multiply_split<S: Simd>(&self, s: S, work: &PairWork, product: Product) {
+    unsafe fn multiply_pairs<S: Simd>(&self, s: S, work: &PairWork, product: Product) {
         let channels = product.k;
         let padded = channels.next_multiple_of(STEP);
         let (part, next_w) = (padded / 2 * PANEL, padded * PANEL);
         let blocks = self.conv.inputs.div_ceil(self.chunk.block_channels);
-        let low = self.chunk.low(A * A, blocks).unwrap_or(0);
+        let low = self.chunk.low(A * A, blocks);
         // SAFETY: vouched for by the caller.
         unsafe {
             for panel in 0..product.panels {
                 let to = self.words.add(panel * next_w);
                 let parts = Parts {
                     high: to,
-                    low: Some(to.add(part)),
+                    low: low.map(|_| to.add(part)),
                 };
                 let from = product.w.add(panel * product.next_w);
                 interleave(s, work.rounding(), from, (channels, padded), parts);
             }
-            let low = (product.a.first.add(low), self.words.add(part).cast_const());
+            let low = low.map(|low| (product.a.first.add(low), self.words.add(part).cast_const()));
             let product = Product {
                 k: padded / 2,
                 w: self.words,
@@ -161,7 +161,6 @@ impl<T: Transform<A, M>, const A: usize, const M: usize> Products<'_, T, A, M> {
                 prefetch: Prefetch::NONE,
                 ..product
             };
-            let low = Some(low);
             PairProduct { product, low }.run(s, work);
         }
     }
