@@ -69,7 +69,8 @@ async fn inputs_are_deleted_by_the_machine_that_accepted_their_job_or_when_it_is
     assert_eq!(look().await, 2, "they may be wanted where they were accepted");
     store.ends_are_others.store(false, Ordering::Relaxed);
     eventually(async || {
-        // Again, since the attempt of here may not have come to its end yet.
+        // As for a job that was accepted here and has run elsewhere; again, since the attempt may not be quite over.
+        test.service.inner.progress.expect_found(&job);
         test.service.heard_of(&job);
         stored_inputs(&test).await == 1
     })
