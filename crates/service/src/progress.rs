@@ -78,7 +78,7 @@ impl ProgressHub {
 
     /// Whether a job has been forecast and has not ended, as far as this process has heard.
     pub(crate) fn knows(&self, id: JobId) -> bool {
-        self.state().forecast.known().any(|known| known == id)
+        self.state().forecast.knows(id)
     }
 
     /// Forgets the jobs for which this does not hold.
