@@ -72,7 +72,7 @@ impl Subjects {
         let number = digest
             .iter()
             .take(4)
-            .fold(0, |number, byte| number << 8 | u32::from(*byte));
+            .fold(0, |number, byte| (number << 8) | u32::from(*byte));
         WorkStream(number % self.streams)
     }
 

@@ -29,8 +29,10 @@ impl Service {
     pub fn heard_of(&self, job: &Job) {
         let inner = &self.inner;
         inner.watched.note(job);
-        // An attempt of this machine does so itself.
-        if job.state.is_final() && !inner.attempts.contains(job.id) && inner.store.is_ours(job) {
+        // An attempt of this machine does so itself, and at a start, which hears of everything that has ended, the sweeper.
+        let ends_elsewhere =
+            job.state.is_final() && inner.progress.knows(job.id) && !inner.attempts.contains(job.id);
+        if ends_elsewhere && inner.store.is_ours(job) {
             let (inner, id) = (Arc::clone(inner), job.id);
             self.inner
                 .runtime

@@ -76,6 +76,11 @@ impl ProgressHub {
         self.state().forecast.known().collect()
     }
 
+    /// Whether a job has been forecast and has not ended, as far as this process has heard.
+    pub(crate) fn knows(&self, id: JobId) -> bool {
+        self.state().forecast.knows(id)
+    }
+
     /// Forgets the jobs for which this does not hold.
     pub(crate) fn retain(&self, open: impl Fn(JobId) -> bool) {
         let mut state = self.state();

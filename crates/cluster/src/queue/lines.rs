@@ -5,7 +5,7 @@
 //! node puts one job of a checkpoint before the others, and the next when somebody has taken it: whose turn it is, is decided
 //! as late as possible. Owns no clock; times come in as arguments.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use pentimento_jobs::{FairLine, ModelsBeside, QueueEntry};
@@ -80,6 +80,10 @@ impl Lines {
     /// The next job to put before the others, which counts as out from now on.
     pub(super) fn next_out(&mut self, now: Instant) -> Option<(ModelToken, QueueEntry)> {
         let out = self.out_by_model(now);
+        // While jobs of a checkpoint are on their way or at work, an empty line still knows who has had how much.
+        let busy = self.busy_models();
+        self.ready
+            .retain(|token, line| !line.is_empty() || busy.contains(token));
         for (token, line) in &mut self.ready {
             let Out { kept, passed } = out.get(token).cloned().unwrap_or_default();
             if kept {
@@ -93,11 +97,18 @@ impl Lines {
                     offer: Offer::Open,
                 };
                 self.places.insert(entry.id, place);
-                self.ready.retain(|_, line| !line.is_empty());
                 return Some((token, entry));
             }
         }
         None
+    }
+
+    fn busy_models(&self) -> HashSet<ModelToken> {
+        let busy = self.places.values().filter_map(|place| match place {
+            Place::Ready(_) => None,
+            Place::Out { entry, .. } | Place::Taken { entry, .. } => Some(ModelToken::of(&entry.model)),
+        });
+        busy.collect()
     }
 
     fn out_by_model(&self, now: Instant) -> HashMap<ModelToken, Out> {
@@ -174,7 +185,6 @@ impl Lines {
             && let Some(line) = self.ready.get_mut(&token)
         {
             line.remove(id);
-            self.ready.retain(|_, line| !line.is_empty());
         }
     }
 
@@ -296,6 +306,23 @@ mod tests {
         lines.push(entry(20, "one", "x"));
         lines.taken(JobId::from_u128(1), now);
         assert_eq!(next(&mut lines, now), Some(20), "it came later and has had less");
+    }
+
+    #[test]
+    fn a_line_that_is_empty_for_a_moment_knows_who_has_had_the_last_turn() {
+        let now = SystemClock.now();
+        let mut lines = Lines::default();
+        lines.push(entry(1, "one", "x"));
+        assert_eq!(next(&mut lines, now), Some(1));
+        lines.push(entry(2, "one", "x"));
+        lines.push(entry(3, "other", "x"));
+        lines.taken(JobId::from_u128(1), now);
+        assert_eq!(next(&mut lines, now), Some(3));
+        for id in 1..=3 {
+            lines.remove(JobId::from_u128(id));
+        }
+        assert_eq!(next(&mut lines, now), None);
+        assert!(lines.ready.is_empty(), "and is forgotten when all has ended");
     }
 
     #[test]

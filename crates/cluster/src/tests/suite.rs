@@ -45,7 +45,7 @@ async fn passes_the_conformance_suite() {
         println!("against {}", program.display());
         let kept = Mutex::new(None);
         conformance::run_all(|unfinished| {
-            // A broker for each check: the streams of sixty clusters would make one so slow that leases run out by themselves.
+            // A broker for each check, so that nothing of one is in another's way.
             let broker = Broker::start(program.clone(), "");
             let (fixture, folder) = fixture(&broker, unfinished);
             *kept.lock().unwrap() = Some((broker, folder));

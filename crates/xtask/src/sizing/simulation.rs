@@ -42,10 +42,12 @@ pub(super) enum Policy {
     Oldest,
     /// The oldest of the models in memory; without one, the oldest of all.
     Resident,
-    /// The same, but one that has waited for longer than this many times a mean job goes first.
+    /// The same, but one that has waited for longer than these seconds goes first.
     Aged { bound: f64 },
     /// The same, but only every eighth job of a worker is taken for its age.
     AgedInTurn { bound: f64 },
+    /// The same, but a worker loads a model for the age of a job only so many seconds after it did so last.
+    AgedWithPause { bound: f64, pause: f64 },
 }
 
 /// What is simulated.
@@ -91,6 +93,8 @@ struct Worker {
     /// The one used last at the end.
     resident: Vec<usize>,
     taken: u32,
+    /// When it last loaded a model for the age of a job.
+    for_its_age: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -205,9 +209,10 @@ impl Cluster {
         let start = (draw.unit() * self.case.workers as f64) as usize;
         let holder = match self.case.policy {
             Policy::Oldest => None,
-            Policy::Resident | Policy::Aged { .. } | Policy::AgedInTurn { .. } => {
-                self.idle.common(&self.holders[model], start)
-            }
+            Policy::Resident
+            | Policy::Aged { .. }
+            | Policy::AgedInTurn { .. }
+            | Policy::AgedWithPause { .. } => self.idle.common(&self.holders[model], start),
         };
         if let Some(worker) = holder.or_else(|| self.idle.any(start)) {
             self.begin(worker, job, model, job.at);
@@ -240,17 +245,24 @@ impl Cluster {
     }
 
     /// The model whose first job in line this worker takes.
-    fn choose(&self, worker: usize, now: u64) -> Option<usize> {
+    fn choose(&mut self, worker: usize, now: u64) -> Option<usize> {
         let (oldest, oldest_model) = *self.heads.first()?;
-        let worker = &self.workers[worker];
-        let is_old = |bound: f64| (now - oldest.at) as f64 > bound * self.case.device.mean() * SECOND;
+        let worker = &mut self.workers[worker];
+        let is_longer = |since: u64, seconds: f64| (now - since) as f64 > seconds * SECOND;
+        let is_old = |bound: f64| is_longer(oldest.at, bound);
         let for_its_age = match self.case.policy {
             Policy::Oldest => true,
             Policy::Resident => false,
             Policy::Aged { bound } => is_old(bound),
             Policy::AgedInTurn { bound } => worker.taken.is_multiple_of(TURN_OF_THE_OLDEST) && is_old(bound),
+            Policy::AgedWithPause { bound, pause } => {
+                is_old(bound) && worker.for_its_age.is_none_or(|last| is_longer(last, pause))
+            }
         };
         if for_its_age {
+            if !worker.resident.contains(&oldest_model) {
+                worker.for_its_age = Some(now);
+            }
             return Some(oldest_model);
         }
         let in_memory = worker.resident.iter();

@@ -318,6 +318,7 @@ fn service_message(error: &ServiceError, image: &str) -> Value {
         ServiceError::UnsafePicture => about(image),
         ServiceError::ShuttingDown
         | ServiceError::OutOfService { .. }
+        | ServiceError::KeyInDoubt
         | ServiceError::NoWorker
         | ServiceError::NotServed { .. }
         // Of calls with a picture nobody sees it.
