@@ -38,7 +38,7 @@ fn with_set(network: &UNet, (rank, strength): (usize, f64), part: &str, merged: 
 }
 
 /// Two sets, and none. Images of two rows, one and two, of which the second merges tokens.
-struct Rows {
+struct Images {
     networks: [UNet; 3],
     texts: [Vec<PreparedConditioning>; 3],
     sample: Tensor,
@@ -49,7 +49,7 @@ const STEPS: [f32; 3] = [700.0, 3.0, 250.0];
 /// The network without a set.
 const BASE: usize = 2;
 
-impl Rows {
+impl Images {
     fn on(device: &Device) -> Self {
         let base = unet_on("tiny", device);
         let networks = [
@@ -97,13 +97,13 @@ impl Rows {
 
 #[test]
 fn rows_of_several_sets_are_what_they_are_alone() {
-    let cpu = Rows::on(&Device::Cpu);
+    let cpu = Images::on(&Device::Cpu);
     let expected = [0, 1, 2].map(|image| cpu.predict(image, &[image]));
     for (precision, tolerance) in [
         (Precision::F32, Tolerance::UNET),
         (Precision::F16, Tolerance::HALF),
     ] {
-        let rows = Rows::on(&emulated(precision));
+        let rows = Images::on(&emulated(precision));
         let alone = [0, 1, 2].map(|image| rows.predict(image, &[image]));
         for (image, found) in alone.iter().enumerate() {
             // In f16 other tokens may be the nearest.
