@@ -31,7 +31,7 @@ impl Flavour {
     /// Without models; NVIDIA's libraries take 1.35 GB.
     const fn most_bytes(self) -> u64 {
         match self {
-            Self::Cpu => 60 << 20,
+            Self::Cpu => 60_000_000,
             Self::Cuda => 1_400 << 20,
         }
     }

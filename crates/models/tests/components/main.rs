@@ -15,6 +15,7 @@ mod ip_adapter;
 mod layers;
 #[cfg(test)]
 mod merging;
+#[cfg(test)]
 mod mixed_sets;
 #[cfg(test)]
 mod other_names;
