@@ -242,9 +242,9 @@ fn components_differ_by_files_and_strengths_and_share_what_no_lora_changes() {
         .map(|key| key.expected_bytes())
         .collect();
     assert_eq!(own.len(), 2, "the text encoder and the UNet");
-    // The branches, and the files' numbers while they are made.
+    // The branches, whose small ranks are filled up, and the files' numbers while they are made.
     assert!(
-        own.iter().all(|bytes| (1..2 * files).contains(bytes)),
+        own.iter().all(|bytes| (1..6 * files).contains(bytes)),
         "{own:?} of {files}"
     );
 }

@@ -116,6 +116,8 @@ impl Tolerance {
     /// bf16 on the same weights, with the noise of f32, is up to 11 and 1.70 from itself in f32, and in each of them at least
     /// twice as far as we are on average.
     pub const PICTURE_BF16: Self = Self { max: 8.0, mean: 1.0 };
+    /// The same by the tiles of AMX, where convolutions are rounded too: no further than diffusers in bf16 is.
+    pub const PICTURE_BF16_TILES: Self = Self { max: 11.0, mean: 1.7 };
 }
 
 /// What a comparison found.

@@ -2,12 +2,7 @@
 
 use std::path::Path;
 
-use image::codecs::png::PngEncoder;
-use image::{ExtendedColorType, ImageEncoder as _};
-use pentimento_types::{
-    EmbeddingRef, ErrorKind, HasKind as _, ImageKey, InputRole, JobNote, JobOutcome, JobState, LoraRef,
-    ModelId,
-};
+use pentimento_types::{EmbeddingRef, ErrorKind, HasKind as _, JobNote, JobState, LoraRef, ModelId};
 
 use super::*;
 use crate::image_codec::{decode, read_metadata};
