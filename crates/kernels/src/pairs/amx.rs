@@ -24,6 +24,10 @@ impl Amx {
 
     /// Asks the operating system for the tiles' registers, once, for all threads that the process will have. Says whether it has
     /// them.
+    #[expect(
+        clippy::unused_self,
+        reason = "the token proves that there are registers to ask for"
+    )]
     pub(crate) fn permit(self) -> bool {
         static PERMITTED: OnceLock<bool> = OnceLock::new();
         *PERMITTED.get_or_init(is_permitted)
