@@ -76,7 +76,8 @@ impl Scene {
         let mut program = self.front_at.command(env!("CARGO_BIN_EXE_pentimento"));
         program
             .envs(self.environment())
-            .env("PENTIMENTO_RUNS_JOBS", runs_jobs.to_string());
+            .env("PENTIMENTO_RUNS_JOBS", runs_jobs.to_string())
+            .env("PENTIMENTO_RUNNING_JOBS", "1");
         TestServer::start_at(self.front_at.address(), program, (&self.home("front"), &[]))
     }
 
@@ -199,12 +200,15 @@ async fn whichever_line_is_cut_in_the_middle_of_a_job_it_has_one_end_and_its_pic
     worker_from_bucket(&scene, &front, &far).await;
     front_from_broker(&scene, &front, &worker).await;
     only_worker_from_all(&scene, &front, &far).await;
-    let id = scene.long_job(&front).await;
-    let _near = scene.worker(&near, "near");
+    let other = scene.worker(&near, "near");
     until_workers(&front, 2).await;
-    one_of_two_workers_from_all(&scene, (&front, id), (&far, &worker)).await;
-    let front = working_front_from_broker(&scene, front, 2).await;
-    scene.judge(front, 6).await;
+    one_of_two_workers_from_all(&scene, &front, [(&far, &worker), (&near, &other)]).await;
+    // The same machine once more, which runs jobs now.
+    front.kill();
+    let front = scene.front(true);
+    until_workers(&front, 3).await;
+    working_front_from_broker(&scene, &front).await;
+    scene.judge(front, 7).await;
 }
 
 /// The worker keeps its job and its picture until the bucket is there again.
@@ -256,33 +260,48 @@ async fn only_worker_from_all(scene: &Scene, front: &TestServer, far: &Namespace
 /// The other one makes it, and what the one that was away has made meanwhile changes nothing.
 async fn one_of_two_workers_from_all(
     scene: &Scene,
-    (front, id): (&TestServer, String),
-    (far, worker): (&Namespace, &TestWorker),
+    front: &TestServer,
+    workers: [(&Namespace, &TestWorker); 2],
 ) {
-    scene.cut_all(far);
+    let id = scene.long_job(front).await;
+    let (place, worker) = until("it is known who runs it", async || {
+        let nodes = nodes(front).await;
+        let runs = |name: String| {
+            let is_busy = |node: &Value| node["name"] == name.as_str() && node["jobs"]["running"] == 1;
+            nodes.iter().any(is_busy)
+        };
+        workers.into_iter().find(|(_, worker)| runs(worker.name()))
+    })
+    .await;
+    scene.cut_all(place);
     assert_eq!(scene.ended(front, &id).await, 2, "the other one has made it");
     until_gone(front, &worker.name()).await;
-    scene.heal_all(far);
+    scene.heal_all(place);
     until_idle(front, &worker.name()).await;
     assert_eq!(scene.ended(front, &id).await, 2);
 }
 
 /// Both sides bring it to an end, and that of the machine that accepted it counts: it has told it already.
-async fn working_front_from_broker(scene: &Scene, front: TestServer, workers: usize) -> TestServer {
-    let id = scene.long_job(&front).await;
-    // The same machine once more, which runs jobs now.
-    front.kill();
-    let front = scene.front(true);
-    until_workers(&front, workers + 1).await;
+async fn working_front_from_broker(scene: &Scene, front: &TestServer) {
+    let webhook = json!(format!("http://{}/", scene.receiver_at));
+    let mut own = long();
+    (own["webhook"], own["loadbalancer"]) = (webhook, json!("no"));
+    let own = begun(front, own).await;
+    until("it has its hands full", async || {
+        (job(front, &own).await["state"] == "running").then_some(())
+    })
+    .await;
+    let id = scene.long_job(front).await;
     let told = scene.receiver.messages().len();
     scene.front_at.cut(scene.broker_at);
-    scene.ended(&front, &id).await;
-    until("its end is told while the line is cut", async || {
-        (scene.receiver.messages().len() > told).then_some(())
+    for id in [&own, &id] {
+        scene.ended(front, id).await;
+    }
+    until("both ends are told while the line is cut", async || {
+        (scene.receiver.messages().len() == told + 2).then_some(())
     })
     .await;
     scene.front_at.heal(scene.broker_at);
-    until_workers(&front, workers + 1).await;
-    scene.ended(&front, &id).await;
-    front
+    until_workers(front, 3).await;
+    scene.ended(front, &id).await;
 }
