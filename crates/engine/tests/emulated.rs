@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 use pentimento_catalog::{ModelEntry, ModelKind, Source};
 use pentimento_engine::{
     BatchKey, BatchPolicy, Device, Engine, EngineError, EngineHandle, Executor as _, ExecutorError,
-    GpuDevice, JobEvent, JobEvents, ModelLoader as _, PipelineExecutor, PipelineState, Precision,
+    FinishStep, GpuDevice, JobEvent, JobEvents, ModelLoader as _, PipelineExecutor, PipelineState, Precision,
     PrepareStep, ResolvedJob, ResolvedModels,
 };
 use pentimento_gpu::{Emulation, Fault, Gpu, PlannedFault};

@@ -244,7 +244,7 @@ impl Program {
                 Input::Joined(parts) => self.joined(parts, wanted)?,
                 Input::Sets(sets) => {
                     let fits = |set: &&LowRankSet| set.meets(&self.gpu, &self.recording.needs);
-                    let fit = *wanted.shape == [sets.len()] && sets.iter().flatten().all(|set| fits(&set));
+                    let fit = *wanted.shape == [sets.len()] && sets.iter().flatten().all(fits);
                     fit.then_some(DType::Address)
                 }
             };
