@@ -92,10 +92,10 @@ impl<E: Executor> DeviceThread<E> {
         let first = images.first().and_then(|id| self.running.get(&id.job));
         let input = first.map(|running| &running.input);
         self.metrics.evaluated(key, input, (row_count, took));
-        let inputs = images
+        let mut inputs = images
             .iter()
             .filter_map(|id| Some(&self.running.get(&id.job)?.input));
-        if input.is_some_and(|first| inputs.into_iter().any(|other| !other.has_loras_of(first))) {
+        if input.is_some_and(|first| inputs.any(|other| !other.has_loras_of(first))) {
             self.metrics.mixed_sets();
         }
         self.neighbours.worked(took);

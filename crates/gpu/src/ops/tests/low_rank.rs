@@ -241,7 +241,7 @@ fn a_set_that_does_not_fit_the_program_is_refused() {
     assert!(LowRankSet::new(&gpu, beside(&half.low), DType::F32).is_err());
     // Nor addresses of whatever origin.
     let shape = [InputShape::new(&[rows], DType::Address)];
-    let mut copy = Program::record(&gpu, &shape, |x| Ok::<_, Error>(x)).unwrap();
+    let mut copy = Program::record(&gpu, &shape, Ok::<_, Error>).unwrap();
     let addresses = copy.run(&[Input::Sets(&[Some(&good), None])]).unwrap();
     assert!(copy.run(&[Input::Kept(&addresses[0])]).is_err());
     assert!(copy.run(&[Input::Joined(&[&addresses[0]])]).is_err());
