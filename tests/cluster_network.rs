@@ -3,7 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -156,7 +156,7 @@ fn long() -> Value {
 /// What a server by itself makes of it.
 async fn solo() -> Vec<u8> {
     let server = TestServer::start_with(&[], &[("PENTIMENTO_MODELSLAB_HOLD_SECONDS", "120")]);
-    let begin = Instant::now();
+    let begin = tokio::time::Instant::now();
     let made = get(&picture(&server, long()).await).await;
     println!("alone it takes {:.1?}", begin.elapsed());
     assert_eq!(made.status, 200);

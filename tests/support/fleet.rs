@@ -1,7 +1,7 @@
 //! A cluster of real machines under callers of both dialects, from its start to the account of everything that was accepted.
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rand::rngs::StdRng;
 use tempfile::TempDir;
@@ -27,7 +27,7 @@ pub(crate) struct Fleet {
     pub(crate) machines: Vec<Machine>,
     pub(crate) ground: Ground,
     folder: TempDir,
-    begin: Instant,
+    begin: tokio::time::Instant,
     environment: Vec<(String, String)>,
     receiver: Receiver,
     callers: std::sync::Arc<Callers>,
@@ -54,7 +54,7 @@ impl Fleet {
             machines,
             ground,
             folder,
-            begin: Instant::now(),
+            begin: tokio::time::Instant::now(),
             receiver,
             calling: JoinSet::new(),
             callers,

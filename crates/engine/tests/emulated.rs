@@ -514,7 +514,7 @@ fn jobs_with_different_loras_share_forwards_where_it_gains() {
     let handle = engine_on(&Gpu::emulated(Emulation::default()));
     for (id, (job, together)) in (1..).zip(jobs.iter().zip(&finished).take(2)) {
         let alone = run(&handle, id, job).expect("it works");
-        assert_eq!(alone, [together.clone()], "picture {id}");
+        assert_eq!(alone, std::slice::from_ref(together), "picture {id}");
         let others = finished.iter().filter(|other| **other == alone[0]);
         assert_eq!(others.count(), 1, "each set makes another picture");
     }

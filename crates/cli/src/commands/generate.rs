@@ -67,18 +67,8 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
     // Before the load, which takes a while.
     say_notes(&models, &recipe, args.seed.is_none())?;
     let engine = assemble::Engine::start(&config, std::slice::from_ref(&models.checkpoint))?;
-    let finish = Finish {
-        recipe: Arc::clone(&recipe),
-        task,
-        marks: assemble::marks(&config).of(&recipe),
-        watermark: config.compliance.wants_watermark() && !recipe.gives_input_back(),
-        signer: assemble::manifest_signer(&config)?.filter(|_| !recipe.gives_input_back()),
-        precision: if recipe.gives_input_back() {
-            Precision::F32
-        } else {
-            engine.handle.precision(&models.checkpoint)
-        },
-    };
+    let precision = engine.handle.precision(&models.checkpoint);
+    let finish = finish_of(&config, (&recipe, task), precision)?;
     let bar = Bar::new(&recipe, inputs.len())?;
     let is_single = inputs.len() == 1;
     let ids: Vec<JobId> = inputs.iter().map(|_| JobId::new()).collect();
@@ -127,6 +117,23 @@ pub(crate) async fn run(args: GenerateArgs, config: Config) -> anyhow::Result<()
         ([Some(finished)], [target]) if !target.is_pipe() && !args.no_preview => show(finished),
         _ => Ok(()),
     }
+}
+
+/// What becomes of each picture that an engine of this precision has made. One that gives its input back is not computed.
+fn finish_of(
+    config: &Config,
+    (recipe, task): (&Arc<Recipe>, Task),
+    precision: Precision,
+) -> anyhow::Result<Finish> {
+    let is_computed = !recipe.gives_input_back();
+    Ok(Finish {
+        recipe: Arc::clone(recipe),
+        task,
+        marks: assemble::marks(config).of(recipe),
+        watermark: config.compliance.wants_watermark() && is_computed,
+        signer: assemble::manifest_signer(config)?.filter(|_| is_computed),
+        precision: if is_computed { precision } else { Precision::F32 },
+    })
 }
 
 /// The mask, of which the recipe is told whether it marks anything.

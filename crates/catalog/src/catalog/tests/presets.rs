@@ -91,7 +91,7 @@ fn a_preset_of_nothing_or_of_a_preset_is_a_fault() {
         (
             "\"base.safetensors\"",
             "\"bass\"",
-            "line 14, model `quick-base`: its checkpoint is `bass`, which no entry",
+            "line 15, model `quick-base`: its checkpoint is `bass`, which no entry",
         ),
         (
             "\"base.safetensors\"",
