@@ -27,7 +27,7 @@ pub(crate) fn is_inside(test: &str) -> bool {
     let probe = enter("sh")
         .args([
             "-c",
-            "ip link add a type veth peer name b && ip rule add pref 9 to 10.0.0.1 blackhole",
+            "ip link add name veth-a type veth peer name veth-b && ip rule add pref 9 to 10.0.0.1 blackhole",
         ])
         .stderr(Stdio::null())
         .status();

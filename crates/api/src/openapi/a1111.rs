@@ -10,7 +10,7 @@ pub(super) const TAG: &str = "a1111";
 const FAILURE: &str = "A1111Error";
 const CALLS: Family = Family {
     tag: TAG,
-    auth: Auth::Bearer,
+    auth: Auth::BasicOrBearer,
     failures: &[401, 404, 405, 408, 409, 413, 422, 429, 500, 501, 503, 504],
     failure: FAILURE,
 };

@@ -11,10 +11,22 @@ use crate::dialects::fields_of;
 pub(super) enum Auth {
     /// `Authorization: Bearer`, where the server has keys.
     Bearer,
+    /// The same, or `Authorization: Basic`, for which a browser asks its user.
+    BasicOrBearer,
     /// A field of the body.
     Body,
     /// Nobody is asked.
     None,
+}
+
+impl Auth {
+    /// The scheme that `WWW-Authenticate` names to who has no right.
+    const fn challenge(self) -> &'static str {
+        match self {
+            Self::BasicOrBearer => "Basic",
+            Self::Bearer | Self::Body | Self::None => "Bearer",
+        }
+    }
 }
 
 /// What stands behind the `?` or in the path.
@@ -186,7 +198,7 @@ impl Operation {
             if *status == 401 {
                 response["headers"] = json!({"WWW-Authenticate": {
                     "description": "How a key is sent.",
-                    "schema": {"enum": [if self.tag == super::a1111::TAG { "Basic" } else { "Bearer" }]},
+                    "schema": {"enum": [self.auth.challenge()]},
                 }});
             }
             responses.insert(status.to_string(), response);

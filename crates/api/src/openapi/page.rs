@@ -143,7 +143,7 @@ fn curl(call: &Operation, base: &BaseUrl) -> String {
         "GET" => format!("curl '{address}'"),
         method => format!("curl -X {method} '{address}'"),
     }];
-    if call.auth == Auth::Bearer {
+    if matches!(call.auth, Auth::Bearer | Auth::BasicOrBearer) {
         lines.push("-H 'Authorization: Bearer <your key>'".to_owned());
     }
     if call.takes_file {
