@@ -197,7 +197,8 @@ async fn a_late_job_waits_for_a_store_that_does_not_say_whether_its_pictures_are
         fs_err::write(&there, "in the way").unwrap();
         clock.advance(ALLOWED);
         tokio::time::sleep(A_MOMENT).await;
-        assert_eq!(service.fetch(id).await.unwrap().state, JobState::Running);
+        let found = service.fetch(id).await.unwrap();
+        assert_eq!(found.state, JobState::Running, "{found:?}");
         if state == JobState::Succeeded {
             fs_err::remove_file(&there).unwrap();
             fs_err::rename(&aside, &there).unwrap();
