@@ -165,7 +165,8 @@ async fn a_late_job_waits_for_a_store_that_does_not_say_whether_its_pictures_are
         let (clock, mut config) = allowing();
         config.service.save_patience = patience;
         let settings = config.service.clone();
-        let other = TestService::start_with(FakeExecutor::new(), config);
+        let (mut held, executor) = Held::new();
+        let other = TestService::start_with(executor, config);
         let jobs = Arc::new(MemoryJobs::new(
             Arc::new(clock.clone()),
             JobLimits::in_number(10, 10),
@@ -179,6 +180,9 @@ async fn a_late_job_waits_for_a_store_that_does_not_say_whether_its_pictures_are
             ..other.parts.clone()
         };
         let service = Service::start(parts.clone(), settings);
+        // The one worker is busy, so that what was left by an earlier life was looked at.
+        submit(&service, sample_request("hold")).await.unwrap();
+        held.arrives().await;
         // As an attempt leaves it whose end could not be written; no worker hears of it.
         let mut job = sample_job(JobId::new(), clock.wall());
         job.deadline = Some(clock.wall() + ALLOWED);
