@@ -213,7 +213,9 @@ async fn a_late_job_waits_for_a_store_that_does_not_say_whether_its_pictures_are
         })
         .await;
         let job = service.fetch(id).await.unwrap();
-        assert_eq!(job.attempt, 1, "it is not begun again");
+        // Handing out what is there counts as an attempt, which computes nothing.
+        let attempts = if state == JobState::Succeeded { 2 } else { 1 };
+        assert_eq!(job.attempt, attempts, "{state:?}");
         match finished_images(&job) {
             Ok(images) => assert_eq!(images.len(), job.recipe.image_count as usize),
             Err(error) => assert_eq!(error.kind(), ErrorKind::DeadlineExceeded),
