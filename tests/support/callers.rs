@@ -157,11 +157,13 @@ impl Callers {
                 let status = response.status().as_u16();
                 Ok::<_, reqwest::Error>((status, response.bytes().await?))
             };
-            if let Ok((status, bytes)) = answer.await
-                // A server that starts, stops, is full or has nobody to run it is asked again.
-                && !matches!(status, 429 | 503)
-            {
-                return (status, serde_json::from_slice(&bytes).unwrap_or_default());
+            if let Ok((status, bytes)) = answer.await {
+                let reply: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+                // A server that starts, stops, is full or has nobody to run it is asked again; ModelsLab's calls say so in the
+                // body.
+                if !matches!(status, 429 | 503) && reply["retry_after"].is_null() {
+                    return (status, reply);
+                }
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
