@@ -208,6 +208,11 @@ impl ModelsLabError {
         } else if let Self::Edge(fault) = &self {
             failure.retry_after(fault.retry_after());
         }
+        if matches!(self, Self::JobFailed { .. }) {
+            // The same call would tell of the same end, however often it is made: a client that fetches until there is none of
+            // this would never stop.
+            failure.retry_after_s = None;
+        }
         if failure.retry_after_s.is_some() {
             details["retry_after"] = json!(failure.retry_after_s);
         }
@@ -480,5 +485,23 @@ mod tests {
             (200, &json!("Internal server error. Please try again."))
         );
         assert!(!body.to_string().contains("secret"));
+    }
+
+    #[test]
+    fn a_job_that_has_failed_asks_nobody_to_fetch_it_again() {
+        let busy = || ServiceError::Internal {
+            source: "the device was lost".into(),
+        };
+        let (_, refused) = written(busy(), false);
+        assert_eq!(refused["retry_after"], 2);
+        let (_, ended) = written(
+            ModelsLabError::JobFailed {
+                number: 7,
+                failure: busy(),
+            },
+            false,
+        );
+        assert_eq!((&ended["status"], &ended["id"]), (&json!("failed"), &json!(7)));
+        assert_eq!(ended["retry_after"], Value::Null);
     }
 }
