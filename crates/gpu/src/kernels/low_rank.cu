@@ -3,12 +3,19 @@
 #include "device.h"
 
 // What is beside one layer: the addresses of `down` (rank, inputs) and `up` (outputs, rank), and the rank; 0 for nothing.
-constexpr int ENTRY = 3;
+constexpr int DOWN = 0, UP = 1, RANK = 2, ENTRY = 3;
 
-// The entry of row blockIdx.z: `sets` has for each row the address of a table with an entry for each layer, or 0.
-DEVICE const unsigned long long* entry_of(const unsigned long long* sets, int layer) {
+// What row blockIdx.z has, where rows differ: `sets` has for each the address of a table with an entry for each layer, or 0. Without
+// `sets` all rows have what is there already.
+template <class T>
+DEVICE void of_row(const unsigned long long* sets, int layer, int factor, const T*& matrix, int& rank) {
+    if (!sets) return;
     const unsigned long long table = sets[blockIdx.z];
-    return table == 0 ? nullptr : reinterpret_cast<const unsigned long long*>(table) + (long long)layer * ENTRY;
+    rank = 0;
+    if (table == 0) return;
+    const unsigned long long* entry = reinterpret_cast<const unsigned long long*>(table) + (long long)layer * ENTRY;
+    matrix = reinterpret_cast<const T*>(entry[factor]);
+    rank = (int)entry[RANK];
 }
 
 // out (lines, columns) = a wᵀ; a (lines, inner), w (columns, inner). Lines of `a` and of `out` begin so many numbers after one
@@ -90,12 +97,7 @@ DEVICE void multiply(const float* a, int a_line, const float* w, float* out, int
 template <class T>
 DEVICE void low_rank_down_of(const T* x, const T* down, const unsigned long long* sets, T* t, int lines, int inputs, int room,
                              int rank, int layer) {
-    if (sets) {
-        const unsigned long long* entry = entry_of(sets, layer);
-        if (!entry) return;
-        down = reinterpret_cast<const T*>(entry[0]);
-        rank = (int)entry[2];
-    }
+    of_row(sets, layer, DOWN, down, rank);
     // The same for all threads of a block: no block has more than 64 lines or columns, or fewer than 16.
     constexpr int SIDE = sizeof(T) == 2 ? 64 : 16;
     if ((int)blockIdx.y * SIDE >= rank) return;
@@ -108,12 +110,7 @@ DEVICE void low_rank_down_of(const T* x, const T* down, const unsigned long long
 template <class T>
 DEVICE void low_rank_up_of(const T* t, const T* up, const unsigned long long* sets, T* y, int lines, int outputs, int room,
                            int rank, int layer) {
-    if (sets) {
-        const unsigned long long* entry = entry_of(sets, layer);
-        if (!entry) return;
-        up = reinterpret_cast<const T*>(entry[1]);
-        rank = (int)entry[2];
-    }
+    of_row(sets, layer, UP, up, rank);
     if (rank == 0) return;
     const long long row = blockIdx.z;
     multiply(t + row * lines * room, room, up, y + row * lines * outputs, outputs, lines, outputs, rank, true);
