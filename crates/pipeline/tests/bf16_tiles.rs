@@ -5,6 +5,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[path = "support/near.rs"]
+mod near;
 #[path = "support/runs.rs"]
 mod runs;
 #[expect(dead_code, reason = "a part of it is for other tests")]
@@ -12,26 +14,16 @@ mod support;
 #[path = "support/tensor_of.rs"]
 mod tensors;
 
-use pentimento_kernels::Isa;
+use near::pictures_are_near;
 use pentimento_pipeline::Device;
-use pentimento_testkit::{Tolerance, assert_close, compare, golden_files};
-use runs::{golden, picture};
-use support::tiny_on;
+use pentimento_testkit::Tolerance;
 
 #[test]
 fn golden_pictures_stay_near() {
-    let chosen = ["AMX", "AMX-emulated"].into_iter().any(Isa::choose);
-    assert!(chosen, "something has computed before");
-    let device = Device::cpu_in_bf16().unwrap();
-    let files = golden_files("pipeline");
-    assert!(!files.is_empty());
-    for file in files {
-        let case = file.trim_end_matches(".safetensors");
-        let (golden, model) = golden(case);
-        let found = picture(&golden, &tiny_on(&model, &device));
-        let what = format!("{case}: image");
-        let expected = golden.tensor("output.u8");
-        println!("{what}: {:?}", compare(&found, expected));
-        assert_close(&what, &found, expected, Tolerance::PICTURE_BF16_TILES);
-    }
+    let sets = ["AMX", "AMX-emulated"];
+    pictures_are_near(
+        &sets,
+        || Device::cpu_in_bf16().unwrap(),
+        Tolerance::PICTURE_BF16_TILES,
+    );
 }
