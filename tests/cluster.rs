@@ -173,6 +173,30 @@ async fn a_worker_that_is_told_to_stop_gives_its_jobs_to_another() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_leaves_jobs_that_it_could_only_keep_waiting_to_one_that_comes_later() {
+    let Some(ground) = Ground::new().await else { return };
+    let front = ground.front(&[("PENTIMENTO_MODELSLAB_HOLD_SECONDS", "0")]);
+    let first = ground.worker();
+    until_workers(&front, 1).await;
+    let (side, steps) = LONG;
+    let long = json!({"width": side, "height": side, "num_inference_steps": steps});
+    for _ in 0..20 {
+        begun(&front, long.clone()).await;
+    }
+    let runs = async |name: String| {
+        let mine = |node: &Value| node["name"] == name.as_str() && node["jobs"]["running"].as_u64() > Some(0);
+        nodes(&front).await.iter().any(mine).then_some(())
+    };
+    until("the first runs some", async || runs(first.name()).await).await;
+    let second = ground.worker();
+    until("the second runs some", async || runs(second.name()).await).await;
+    let jobs = get(&format!("{}/v1/jobs?state=succeeded", front.base()))
+        .await
+        .json();
+    assert_eq!(jobs["jobs"], json!([]), "it need not wait for an end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_its_broker_a_machine_works_alone_and_afterwards_in_company_again() {
     let Some(mut ground) = Ground::new().await else {
         return;

@@ -31,6 +31,8 @@ pub struct EngineStatus {
     pub jobs_loading: usize,
     /// Rows that have evaluations before them.
     pub rows: u32,
+    /// The most rows that are worth having, as far as has been measured: more would only wait.
+    pub rows_wanted: u32,
     /// The policy's `max_jobs`, for each device.
     pub max_jobs: usize,
     /// False once a device is lost or its thread has ended.
@@ -45,6 +47,7 @@ impl EngineStatus {
             jobs_waiting: 0,
             jobs_loading: 0,
             rows: 0,
+            rows_wanted: 1,
             max_jobs,
             healthy: true,
         }
@@ -356,11 +359,13 @@ impl EngineHandle {
     #[must_use]
     pub fn status(&self) -> EngineStatus {
         let mut all = EngineStatus::idle(self.max_jobs);
+        all.rows_wanted = 0;
         for device in self.devices.iter() {
             let status = device.status.borrow();
             all.jobs_waiting += status.jobs_waiting;
             all.jobs_loading += status.jobs_loading;
             all.rows += status.rows;
+            all.rows_wanted = all.rows_wanted.saturating_add(status.rows_wanted);
             all.healthy &= status.healthy && device.status.has_changed().is_ok();
         }
         // The door knows better than the last ticks.

@@ -16,6 +16,7 @@ use tracing::{Instrument as _, Span};
 use crate::admitted::Admitted;
 use crate::inner::{Inner, Lifecycle};
 use crate::inputs::PendingInputs;
+use crate::job_marks::Mark;
 use crate::job_span::{job_span, note_failure};
 use crate::signing::OriginOnce;
 use crate::sketches::Sketches;
@@ -153,7 +154,8 @@ pub(crate) async fn run(inner: Arc<Inner>, id: JobId) -> Disposition {
     }
     let span = job_span(&job, inner.traces);
     let attempt = async {
-        match images(&inner, &job).await {
+        let mut past_device = None;
+        match images(&inner, &job, &mut past_device).await {
             Ok(made) => succeed(&inner, &job, made).await,
             Err(AttemptError::NotOurs) => Disposition::Ended,
             Err(AttemptError::NotHere) => leave_to_others(&inner, &job).await,
@@ -331,8 +333,9 @@ async fn end(inner: &Inner, job: &Job, transition: Transition) -> Disposition {
     }
 }
 
-/// Runs the job in the engine and stores its images while later ones are still being made.
-async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
+/// Runs the job in the engine and stores its images while later ones are still being made. `past_device` is set once the engine
+/// has ended with it.
+async fn images(inner: &Arc<Inner>, job: &Job, past_device: &mut Option<Mark>) -> Result<Made, AttemptError> {
     // Nobody has forecast a job of an earlier process until the sweeper has been there.
     inner.progress.expect_found(job);
     let reporter = inner.progress.begin(job.id);
@@ -383,6 +386,7 @@ async fn images(inner: &Arc<Inner>, job: &Job) -> Result<Made, AttemptError> {
             None => return Err(engine_fault(job.id, &EngineError::Stopped).into()),
         }
     }
+    *past_device = Some(inner.past_device.mark(job.id));
     let mut images = BTreeMap::new();
     while let Some(delivered) = deliveries.join_next().await {
         let (index, image) = delivered

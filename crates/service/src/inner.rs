@@ -116,6 +116,8 @@ pub(crate) struct Inner {
     pub(crate) fetching: JobMarks,
     /// Those that an attempt of this process has, which ends them.
     pub(crate) attempts: JobMarks,
+    /// Those of them that the device has done its part of.
+    pub(crate) past_device: JobMarks,
     pub(crate) progress: ProgressHub,
     /// Images that the engine has finished.
     pub(crate) images_made: AtomicU64,
@@ -176,6 +178,7 @@ impl Inner {
             memory,
             fetching: JobMarks::default(),
             attempts: JobMarks::default(),
+            past_device: JobMarks::default(),
             keys,
             traces,
             signer,

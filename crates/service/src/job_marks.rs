@@ -32,6 +32,11 @@ impl JobMarks {
         self.ids().contains_key(&id)
     }
 
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.ids().len()
+    }
+
     fn ids(&self) -> MutexGuard<'_, HashMap<JobId, usize>> {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -58,8 +63,8 @@ mod tests {
         let first = marks.mark(id);
         let second = marks.mark(id);
         drop(first);
-        assert!(marks.contains(id));
+        assert_eq!((marks.contains(id), marks.len()), (true, 1));
         drop(second);
-        assert!(!marks.contains(id));
+        assert_eq!((marks.contains(id), marks.len()), (false, 0));
     }
 }

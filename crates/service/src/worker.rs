@@ -1,6 +1,7 @@
 //! The worker: claims jobs, keeps their leases while they run, and takes them out of the queue when they have ended.
 //!
-//! Many jobs are in its hands at once, as many as the engine admits, because jobs in the engine can share forwards. When the
+//! Many jobs are in its hands at once, as many as the engine admits, because jobs in the engine can share forwards; where machines
+//! share jobs, as many as its device can use, since another may have nothing to do. When the
 //! server stops and the records outlive it, it claims no more, and ends with the last attempt.
 
 use std::sync::Arc;
@@ -17,6 +18,8 @@ use crate::inner::Inner;
 const HEARTBEATS_PER_LEASE: u32 = 3;
 /// After a queue that cannot be read, or a record.
 const PAUSE: Duration = Duration::from_secs(1);
+/// Between two looks whether the device can do with more jobs. Short beside a job.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// After a job that this machine has not the models for: others ask many times meanwhile.
 const ELSEWHERE: Duration = Duration::from_secs(5);
 /// Small beside a job, and long beside a look at whether the other is over.
@@ -31,11 +34,13 @@ pub(crate) async fn run(inner: Arc<Inner>) {
     loop {
         let left_out = slots.shares_taken();
         let leaves_to_others = attempt::leaves_to_others(&inner);
-        let claims = !slots.are_all_taken() && !leaves_to_others;
+        let has_enough = inner.nodes.is_some() && has_enough(&inner, running.len());
+        let claims = !slots.are_all_taken() && !leaves_to_others && !has_enough;
         let claim = tokio::select! {
             claim = inner.queue.claim(inner.config.lease, &left_out), if claims => claim,
             // It may be able to run jobs again.
             () = inner.clock.sleep_until(inner.clock.now() + PAUSE), if leaves_to_others => continue,
+            () = inner.clock.sleep_until(inner.clock.now() + LOOK_AGAIN), if has_enough => continue,
             // A slot is free again, so that there may be another job to claim.
             Some(_) = running.join_next() => continue,
             () = inner.jobs_are_left() => break,
@@ -56,6 +61,18 @@ pub(crate) async fn run(inner: Arc<Inner>) {
         }
     }
     while running.join_next().await.is_some() {}
+}
+
+/// Whether one more job would only wait for the device of this machine while another may be idle: there are as many as a forward
+/// is worth having, and half as many to follow them. Those whose model is being loaded keep none of another model away.
+fn has_enough(inner: &Inner, in_hand: usize) -> bool {
+    let status = inner.engine.status();
+    let wanted = usize::try_from(status.rows_wanted).unwrap_or(usize::MAX);
+    let enough = wanted.saturating_add((wanted / 2).max(1));
+    let loading = status.jobs_loading.min(enough);
+    let jobs = in_hand.saturating_sub(inner.past_device.len() + loading);
+    let rows = usize::try_from(status.rows).unwrap_or(usize::MAX);
+    jobs.max(rows) >= enough
 }
 
 /// Runs one attempt in a task of its own, with heartbeats beside it.

@@ -89,6 +89,19 @@ impl ForwardCosts {
         let (rows, _) = of_row.iter().find(|(_, seconds)| seconds * PAYS <= best)?;
         (rows < widest).then_some(*rows)
     }
+
+    /// The most rows that are worth having for a forward of this key, as far as is known: those that pay, or twice the widest
+    /// that were measured, since wider ones may be better still; 1 where nothing was.
+    pub(super) fn rows_to_have(&mut self, key: &BatchKey, now: Instant) -> u32 {
+        if let Some(rows) = self.rows_that_pay(key, now) {
+            return rows;
+        }
+        let widest = self.keys.get(key).and_then(|of_key| {
+            let known = of_key.by_rows.iter().filter(|(_, taken)| taken.len() >= NEEDED);
+            known.map(|(rows, _)| *rows).max()
+        });
+        widest.map_or(1, |rows| rows.saturating_mul(2))
+    }
 }
 
 fn median(taken: &VecDeque<(Instant, Duration)>) -> Duration {
@@ -151,6 +164,28 @@ mod tests {
             assert_eq!(costs.rows_that_pay(&key("a"), now), expected, "{rows:?}");
             assert_eq!(costs.rows_that_pay(&key("b"), now), None);
         }
+    }
+
+    #[test]
+    fn what_is_worth_having_grows_with_what_is_known() {
+        let now = SystemClock.now();
+        let linear: Device = |rows| 1000 * u64::from(rows);
+        let flat: Device = |_| 1000;
+        for (device, rows, expected) in [
+            (flat, &[][..], 1),
+            (flat, &[1], 2),
+            (flat, &[1, 2, 8], 16),
+            (linear, &[1, 2], 1),
+        ] {
+            let mut costs = measured(device, rows, now);
+            assert_eq!(costs.rows_to_have(&key("a"), now), expected, "{rows:?}");
+        }
+        let mut costs = measured(flat, &[8], now);
+        assert_eq!(
+            costs.rows_to_have(&key("a"), now + LIFETIME),
+            1,
+            "what is old says nothing"
+        );
     }
 
     #[test]

@@ -181,6 +181,8 @@ pub struct Batcher {
     shares: Shares,
     passes: Passes,
     acting: Option<Acting>,
+    /// Of the latest forward's key.
+    rows_wanted: u32,
 }
 
 impl Batcher {
@@ -199,6 +201,7 @@ impl Batcher {
             shares: Shares::default(),
             passes: Passes::default(),
             acting: None,
+            rows_wanted: 1,
         }
     }
 
@@ -285,6 +288,13 @@ impl Batcher {
     #[must_use]
     pub fn rows_to_denoise(&self) -> u32 {
         self.jobs.values().map(JobEntry::rows_to_denoise).sum()
+    }
+
+    /// The most rows that are worth having for a forward such as the latest one, as far as has been measured; 1 before the
+    /// first. More would only wait, where another device could have them.
+    #[must_use]
+    pub const fn rows_wanted(&self) -> u32 {
+        self.rows_wanted
     }
 
     /// The next thing to do, where every forward has room.
@@ -388,6 +398,9 @@ impl Batcher {
             cost: self.policy.compute_budget,
             cost_per_row: key.latent.pixels(),
         };
+        let to_have = self.costs.rows_to_have(&key, now);
+        let most = cap.min(self.policy.rows_per_forward(key.latent));
+        self.rows_wanted = to_have.min(most).max(1);
         let mut load = fill(first, &self.jobs, &self.shares, room).images;
         let ids: Vec<ImageId> = load.iter().map(|(id, _)| *id).collect();
         let fitting = fits(&ids).max(1);

@@ -290,6 +290,7 @@ impl<E: Executor> DeviceThread<E> {
             jobs_waiting: self.batcher.jobs_waiting(),
             jobs_loading: self.batcher.jobs_loading(),
             rows: self.batcher.rows_to_denoise(),
+            rows_wanted: self.batcher.rows_wanted(),
             max_jobs: self.status.borrow().max_jobs,
             healthy: !self.lost,
         };
