@@ -22,7 +22,7 @@ fn keys(data: &Path, args: &[&str]) -> Output {
 }
 
 /// Makes a key and gives its secret.
-fn new_key(data: &Path, args: &[&str]) -> String {
+pub(crate) fn new_key(data: &Path, args: &[&str]) -> String {
     let made = keys(data, &[&["new"], args].concat());
     let said = String::from_utf8(made.stdout).unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::broker::{Broker, programs};
-use super::client::{Reply, get, good_modelslab_body, http, send};
+use super::client::{Reply, good_modelslab_body, http, send};
 use super::s3_server::S3Server;
 use super::server::TestServer;
 use super::worker::TestWorker;
@@ -74,8 +74,20 @@ pub(crate) async fn call(server: &TestServer, change: Value) -> Reply {
     for (name, value) in change.as_object().unwrap() {
         body[name] = value.clone();
     }
+    if let Some(key) = server.key() {
+        body["key"] = key.into();
+    }
     let path = format!("{}/api/v1/enterprise/img2img", server.base());
     send(http().post(path).json(&body)).await
+}
+
+/// What a server says under a path of its own API.
+async fn look(server: &TestServer, path: &str) -> Value {
+    let mut request = http().get(server.base() + path);
+    if let Some(key) = server.key() {
+        request = request.bearer_auth(key);
+    }
+    send(request).await.json()
 }
 
 /// Its picture's address.
@@ -89,17 +101,17 @@ pub(crate) async fn picture(server: &TestServer, change: Value) -> String {
 pub(crate) async fn begun(server: &TestServer, change: Value) -> String {
     let reply = call(server, change).await.json();
     assert_eq!(reply["status"], "processing", "{reply}");
-    let jobs = get(&format!("{}/v1/jobs?limit=1", server.base())).await.json();
+    let jobs = look(server, "/v1/jobs?limit=1").await;
     jobs["jobs"][0]["id"].as_str().unwrap().to_owned()
 }
 
 pub(crate) async fn job(server: &TestServer, id: &str) -> Value {
-    get(&format!("{}/v1/jobs/{id}", server.base())).await.json()
+    look(server, &format!("/v1/jobs/{id}")).await
 }
 
 /// All machines that a server knows of.
 pub(crate) async fn nodes(server: &TestServer) -> Vec<Value> {
-    let reply = get(&format!("{}/v1/cluster", server.base())).await.json();
+    let reply = look(server, "/v1/cluster").await;
     reply["nodes"].as_array().cloned().unwrap_or_default()
 }
 

@@ -25,6 +25,7 @@ pub(crate) struct TestServer {
     _folder: Option<TempDir>,
     /// Where pictures are served from, for calls that take addresses.
     served: String,
+    key: Option<String>,
 }
 
 /// The first line that a program says, which a server does when it is ready.
@@ -96,6 +97,7 @@ impl TestServer {
             home: home.to_owned(),
             _folder: None,
             served: String::new(),
+            key: None,
         };
         let line = server.lines.recv_timeout(START);
         let address = line
@@ -111,6 +113,17 @@ impl TestServer {
     /// `http://127.0.0.1:PORT`
     pub(crate) fn base(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// For one that wants a key of its callers.
+    pub(crate) fn with_key(mut self, key: &str) -> Self {
+        self.key = Some(key.to_owned());
+        self
+    }
+
+    /// What callers have to send.
+    pub(crate) fn key(&self) -> Option<&str> {
+        self.key.as_deref()
     }
 
     /// Its data folder.
