@@ -7,6 +7,7 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 use serde_json::json;
 
+use crate::support::client::get;
 use crate::support::fleet::Fleet;
 use crate::support::ground::{Ground, begun, job, until, until_workers};
 use crate::support::machine::{Machine, Role};
@@ -94,6 +95,12 @@ async fn an_older_worker_leaves_a_newer_job_to_a_newer_one_and_goes_on() {
     })
     .await;
     assert_eq!(job(newer_front, &newer).await["state"], "queued");
+    // Nor does an older machine know what it is, which ends with its own upgrade.
+    let unread = get(&format!("{}/v1/jobs/{newer}", front.base())).await;
+    assert_eq!(
+        (unread.status.as_u16(), &unread.json()["error"]["kind"]),
+        (503, &json!("unavailable"))
+    );
     let _newer = start(Role::Worker, "newer", Some(&next));
     until("the newer worker makes it", async || {
         (job(newer_front, &newer).await["state"] == "succeeded").then_some(())
