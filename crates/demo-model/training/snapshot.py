@@ -74,14 +74,14 @@ def save(run, path, limit=LIMIT):
     """Writes the snapshot; returns what is in it: steps by checkpoint, bits of a weight, bytes, relative error of each checkpoint's weights."""
     stages = {name: lean(torch.load(run / name, map_location="cpu")) for name in CHECKPOINTS if (run / name).exists()}
     log = run / "log.jsonl"
-    for bits in (16, 8, 7, 6, 5):
+    for bits in (16, 8, 7, 6):
         packed, out = pack(stages, bits, {}), io.BytesIO()
         torch.save(dict(stages=packed, bits=bits, log=log.read_text() if log.exists() else ""), out)
         data = zstandard.ZstdCompressor(level=12).compress(out.getvalue())
         if len(data) <= limit:
             break
     else:
-        raise SystemExit(f"even 5 bits a weight need {len(data)} bytes")
+        raise SystemExit(f"even 6 bits a weight need {len(data)} bytes")
     path.parent.mkdir(parents=True, exist_ok=True)
     part = Path(str(path) + ".part")
     part.write_bytes(data)
