@@ -2,6 +2,7 @@
 
 `python recipe.py --run FOLDER` goes on where the folder is; `--only unet` runs one stage, `--minutes 60` stops after an
 hour, and SIGTERM makes the running stage save and stop.
+A folder without any checkpoint begins with the committed snapshot, if there is one; `--save-snapshot 1` only writes it anew.
 `--smoke 1` runs every stage for a few steps on a few pictures, to see that the scripts are sound.
 A stage is over when its checkpoint has reached its steps (see `STAGES`).
 """
@@ -13,6 +14,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+
+import snapshot
 
 HERE = Path(__file__).parent
 # name, script and arguments, steps, checkpoint, processes
@@ -64,7 +67,13 @@ def main():
     p.add_argument("--threads", type=int, default=2, help="cores to use: stages of two processes take half each")
     p.add_argument("--steps", default="{}", help='other step counts, as JSON: {"vae": 500}')
     p.add_argument("--smoke", type=int, default=0, help="1: a few steps of everything")
+    p.add_argument("--snapshot", type=Path, default=snapshot.FILE, help="the file of a run's state that a folder without checkpoints begins with")
+    p.add_argument("--save-snapshot", type=int, default=0, help="1: write that file from the folder, and train nothing")
     a = p.parse_args()
+    if a.save_snapshot:
+        return print("snapshot", json.dumps(snapshot.save(a.run, a.snapshot)))
+    if a.snapshot.exists() and snapshot.untouched(a.run) and not (a.smoke and a.snapshot == snapshot.FILE):
+        print("restored", json.dumps(snapshot.restore(a.run, a.snapshot)), flush=True)
     end, children, more = time.time() + a.minutes * 60, [], json.loads(a.steps)
 
     def stop(*_):

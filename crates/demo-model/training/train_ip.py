@@ -13,7 +13,7 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 from compose import ATTRS, World
 from make_latents import JUDGED, classes
 from models import HIDDEN, make_vae
-from stage import SCALING, Budget, arguments, autocast, log, rate, save, signal_noise, to_tensor
+from stage import SCALING, Budget, arguments, autocast, log, rate, resume, save, signal_noise, to_tensor
 from train_lcm import base
 from train_unet import WEIGHTS, times
 
@@ -56,7 +56,7 @@ def attach(unet):
 
 
 def train_vision(a, world, rng):
-    vision, path, step = make_vision(), a.run / "vision.pt", 0
+    vision, path, step, since = make_vision(), a.run / "vision.pt", 0, 0
     heads = nn.ModuleDict({k: nn.Linear(HIDDEN, len(ATTRS[k])) for k in JUDGED})
     trained = [*vision.parameters(), *heads.parameters()]
     opt = torch.optim.AdamW(trained, a.lr, (.9, .99), weight_decay=.02)
@@ -64,7 +64,7 @@ def train_vision(a, world, rng):
         s = torch.load(path)
         vision.load_state_dict(s["model"])
         heads.load_state_dict(s["heads"])
-        opt.load_state_dict(s["optimizer"])
+        since = resume(opt, s)
         step = s["step"]
 
     def fresh():
@@ -76,7 +76,7 @@ def train_vision(a, world, rng):
         save(dict(model=vision.state_dict(), heads=heads.state_dict(), optimizer=opt.state_dict(), step=step), path)
 
     while not budget.over() and not (a.steps and step >= a.steps):
-        opt.param_groups[0]["lr"] = rate(a.lr, step, a.steps, 50)
+        opt.param_groups[0]["lr"] = rate(a.lr, step, a.steps, 50, since)
         chosen = [pool[k] for k in rng.integers(0, len(pool), 32)]
         for _ in range(4):
             pool[rng.integers(len(pool))] = fresh()
@@ -102,14 +102,14 @@ def train_adapter(a, world, rng):
     vision, vae = make_vision().eval().requires_grad_(False), make_vae().eval()
     vision.load_state_dict(torch.load(a.run / "vision.pt")["model"])
     vae.load_state_dict(torch.load(a.run / "vae_white.pt"))
-    modules, path, step = attach(unet), a.run / "ip.pt", 0
+    modules, path, step, since = attach(unet), a.run / "ip.pt", 0, 0
     trained = [p for m in modules.values() for p in m.parameters()]
     opt = torch.optim.AdamW(trained, a.lr, (.9, .99), weight_decay=.01)
     if path.exists():
         s = torch.load(path)
         for k, m in modules.items():
             m.load_state_dict(s["model"][k])
-        opt.load_state_dict(s["optimizer"])
+        since = resume(opt, s)
         step = s["step"]
     latents, embeds, captions = [], [], []
     for _ in range(0, a.pictures, 16):
@@ -127,7 +127,7 @@ def train_adapter(a, world, rng):
         save(dict(model={k: m.state_dict() for k, m in modules.items()}, optimizer=opt.state_dict(), step=step), path)
 
     while not budget.over() and not (a.steps and step >= a.steps):
-        opt.param_groups[0]["lr"] = rate(a.lr, step, a.steps, 50)
+        opt.param_groups[0]["lr"] = rate(a.lr, step, a.steps, 50, since)
         i = torch.randint(0, len(latents), (a.batch,))
         told, seen = ids[i].clone(), embeds[i].clone()
         told[torch.rand(a.batch) < .5] = null  # half the time only the picture says what to draw

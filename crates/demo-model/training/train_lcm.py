@@ -10,7 +10,7 @@ from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 
 from models import make_unet
-from stage import ALPHAS, Budget, arguments, autocast, log, rate, save, signal_noise
+from stage import ALPHAS, Budget, arguments, autocast, log, rate, resume, save, signal_noise
 from train_unet import Data, load_text
 
 TARGETS = ["to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", "time_emb_proj"]
@@ -53,11 +53,11 @@ def main():
     unet, text, compact = base(a.run)
     trained = lora(unet, a.rank)
     opt = torch.optim.AdamW(trained, a.lr, (.9, .99), weight_decay=0)
-    path, step = a.run / "lcm.pt", 0
+    path, step, since = a.run / "lcm.pt", 0, 0
     if path.exists():
         s = torch.load(path)
         set_peft_model_state_dict(unet, s["lora"])
-        opt.load_state_dict(s["optimizer"])
+        since = resume(opt, s)
         step = s["step"]
     data, budget, losses = Data(a.run, a.size, compact), Budget(a.minutes), []
     with torch.no_grad():
@@ -69,7 +69,7 @@ def main():
 
     while not budget.over() and not (a.steps and step >= a.steps):
         for g in opt.param_groups:
-            g["lr"] = rate(a.lr, step, a.steps, 50)
+            g["lr"] = rate(a.lr, step, a.steps, 50, since)
         source, target, ids = data.batch(a.batch)
         plain = torch.rand(a.batch) >= a.pairs
         source[plain] = target[plain]

@@ -11,7 +11,7 @@ from peft.utils import set_peft_model_state_dict
 
 from compose import World, describe
 from scenes import blur, pick
-from stage import SCALING, Budget, arguments, autocast, log, rate, save, sheet, signal_noise, to_tensor
+from stage import SCALING, Budget, arguments, autocast, log, rate, resume, save, sheet, signal_noise, to_tensor
 from models import make_vae
 from train_lcm import base, lora
 from train_unet import WEIGHTS, obedience, times
@@ -67,7 +67,7 @@ def main():
     unet, text, compact = base(a.run)
     vae = make_vae().eval()
     vae.load_state_dict(torch.load(a.run / "vae_white.pt"))
-    rng, path, step = np.random.default_rng(21), a.run / f"style_{a.kind}.pt", 0
+    rng, path, step, since = np.random.default_rng(21), a.run / f"style_{a.kind}.pt", 0, 0
     first, second, captions = pairs(a, World(a.run, a.packages, a.photos, without=("coffee",)), vae, rng, a.pictures)
     table = text.get_input_embeddings().weight
     token = torch.nn.Parameter(table[compact.rows[compact.clip.word("brown")[0]]].clone())  # a start near what is wanted
@@ -77,7 +77,7 @@ def main():
     if path.exists():
         s = torch.load(path)
         set_peft_model_state_dict(unet, s["lora"]) if a.kind == "lora" else token.data.copy_(s["token"])
-        opt.load_state_dict(s["optimizer"])
+        since = resume(opt, s)
         step = s["step"]
 
     def states(texts):
@@ -102,7 +102,7 @@ def main():
         save(dict(lora=get_peft_model_state_dict(unet) if a.kind == "lora" else {}, token=token.data, optimizer=opt.state_dict(), step=step), path)
 
     while not budget.over() and not (a.steps and step >= a.steps):
-        opt.param_groups[0]["lr"] = rate(peak, step, a.steps, 30)
+        opt.param_groups[0]["lr"] = rate(peak, step, a.steps, 30, since)
         i = torch.randint(0, len(first), (a.batch,))
         words = [pick(rng, WORDS[a.kind]) for _ in i]
         told = [w if not captions[k] or rng.random() < .3 else f"{captions[k]}, {w}" for k, w in zip(i.tolist(), words)]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from clip_tokens import CONTEXT, END, START, Clip, Compact
 from compose import ATTRS, World, describe, plan, told
 from models import HIDDEN, make_text
-from stage import Budget, arguments, autocast, log, rate, save
+from stage import Budget, arguments, autocast, log, rate, resume, save
 
 SAID = ("object", "hue", "object2", "terrain", "bg", "texture", "time", "style", "look")  # their absence from a full caption is a label too
 
@@ -47,11 +47,11 @@ def main():
     ends = (ids == compact.rows[END]).int().argmax(1)
     trained = [*encoder.parameters(), *heads.parameters()]
     opt = torch.optim.AdamW(trained, a.lr, weight_decay=1e-3)
-    budget, step = Budget(a.minutes), 0
+    budget, step, since = Budget(a.minutes), 0, 0
     if before:
         encoder.load_state_dict(before["model"])
         heads.load_state_dict(before["heads"])
-        opt.load_state_dict(before["optimizer"])
+        since = resume(opt, before)
         step = before["step"]
     log(a.run, "text_start", rows=compact.size, captions=len(data), step=step)
 
@@ -66,7 +66,7 @@ def main():
     train = len(data) - 1000
     while not budget.over() and not (a.steps and step >= a.steps):
         for g in opt.param_groups:
-            g["lr"] = rate(a.lr, step, a.steps, 50)
+            g["lr"] = rate(a.lr, step, a.steps, 50, since)
         i = torch.from_numpy(rng.integers(0, train, a.batch))
         length = CONTEXT if step % 8 == 0 else int(ends[i].max()) + 10  # the far padding needs less practice
         with autocast(a):

@@ -9,7 +9,7 @@ from diffusers import AutoencoderTiny
 
 from compose import World
 from models import make_vae
-from stage import SCALING, Budget, arguments, autocast, log, rate, save, sheet, to_pictures, to_tensor
+from stage import SCALING, Budget, arguments, autocast, log, rate, resume, save, sheet, to_pictures, to_tensor
 from train_vae import held_pictures, loss_of
 
 WIDTH = 32
@@ -27,11 +27,11 @@ def main():
     vae.load_state_dict(torch.load(a.run / "vae_white.pt"))
     tiny = make_tiny().to(memory_format=torch.channels_last)
     opt = torch.optim.AdamW(tiny.parameters(), a.lr, (.9, .99), weight_decay=0)
-    path, step = a.run / "tiny.pt", 0
+    path, step, since = a.run / "tiny.pt", 0, 0
     if path.exists():
         s = torch.load(path)
         tiny.load_state_dict(s["model"])
-        opt.load_state_dict(s["optimizer"])
+        since = resume(opt, s)
         step = s["step"]
     world, rng = World(a.run, a.packages, a.photos, without=("coffee",)), np.random.default_rng([31, step])
     pool, latents = [world.picture(rng, 128) for _ in range(a.pool)], []
@@ -46,7 +46,7 @@ def main():
         save(dict(model=tiny.state_dict(), optimizer=opt.state_dict(), step=step), path)
 
     while not budget.over() and not (a.steps and step >= a.steps):
-        opt.param_groups[0]["lr"] = rate(a.lr, step, a.steps, 50)
+        opt.param_groups[0]["lr"] = rate(a.lr, step, a.steps, 50, since)
         i = torch.from_numpy(rng.integers(0, a.pool, a.batch))
         y, x = rng.integers(0, 9, 2)  # crops on the latents' grid
         z = latents[i][..., y:y + 8, x:x + 8].contiguous(memory_format=torch.channels_last)

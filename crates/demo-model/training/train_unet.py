@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from clip_tokens import Clip, Compact
 from models import make_text, make_unet
-from stage import ALPHAS, Average, Budget, arguments, autocast, log, rate, save, signal_noise
+from stage import ALPHAS, Average, Budget, arguments, autocast, log, rate, resume, save, signal_noise
 
 
 def obedience(t):
@@ -94,13 +94,12 @@ def main():
     groups = [dict(params=list(unet.parameters()), share=1.), dict(params=list(encoder.parameters()) if a.text_lr else [], share=a.text_lr)]
     opt = torch.optim.AdamW([g for g in groups if g["params"]], a.lr, (.9, .99), weight_decay=1e-2)
     trained = [p for g in opt.param_groups for p in g["params"]]
-    average, step, samples = Average(both, a.decay), 0, {}
+    average, step, samples, since = Average(both, a.decay), 0, {}, 0
     path = a.run / "unet.pt"
     if path.exists():
         s = torch.load(path)
         both.load_state_dict(s["model"])
-        if s["optimizer"]:
-            opt.load_state_dict(s["optimizer"])
+        since = resume(opt, s)
         average.state, average.count, step, samples = s["average"], s["count"], s["step"], s["samples"]
     data, null = Data(a.run, a.size, compact), compact([""])[0]
     if a.world > 1:
@@ -136,7 +135,7 @@ def main():
         # The end is agreed on along with the gradients, so that no process waits for one that has stopped.
         over = shared([p.grad if p.grad is not None else torch.zeros_like(p) for p in trained], budget.over(), a.world)
         for g in opt.param_groups:
-            g["lr"] = g["share"] * rate(a.lr, step, a.steps, 200)
+            g["lr"] = g["share"] * rate(a.lr, step, a.steps, 200, since)
         torch.nn.utils.clip_grad_norm_(trained, 1.)
         opt.step()
         step += 1

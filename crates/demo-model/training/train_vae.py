@@ -10,7 +10,7 @@ import torch.nn.functional as F
 import photos
 from compose import World
 from models import make_vae
-from stage import Average, Budget, arguments, autocast, log, rate, save, sheet, to_pictures, to_tensor
+from stage import Average, Budget, arguments, autocast, log, rate, resume, save, sheet, to_pictures, to_tensor
 from vae_init import linear_init
 
 HELD_SEED = 990_001  # of the pictures that quality is measured on; training draws from other streams
@@ -73,12 +73,12 @@ def main():
     vae = linear_init(make_vae()).to(memory_format=torch.channels_last)
     trained = list(vae.decoder.parameters() if a.decoder_only else vae.parameters())
     opt = torch.optim.AdamW(trained, a.lr, (.9, .99), weight_decay=0)
-    average, step, crops = Average(vae, .998), 0, 0
+    average, step, crops, since = Average(vae, .998), 0, 0, 0
     path = a.run / ("vae_decoder.pt" if a.decoder_only else "vae.pt")
     if path.exists():
         s = torch.load(path)
         vae.load_state_dict(s["model"])
-        opt.load_state_dict(s["optimizer"])
+        since = resume(opt, s)
         average.state, average.count, step, crops = s["average"], s["count"], s["step"], s["crops"]
     elif a.decoder_only:
         vae.load_state_dict(torch.load(a.run / "vae_white.pt"))
@@ -95,7 +95,7 @@ def main():
 
     while not budget.over() and not (a.steps and step >= a.steps):
         for g in opt.param_groups:
-            g["lr"] = rate(a.lr, step, a.steps, 50)
+            g["lr"] = rate(a.lr, step, a.steps, 50, since)
         whole = a.steps and step > .8 * a.steps  # at the end whole pictures, for the attention in the middle
         side, count = (128, 2) if whole else (64, 8)
         batch = []
