@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Packs what scripts/gpu.sh needs on a machine with a card and without Cargo: gpu-check, the tests of the crate gpu and the
-# server, built as for an image with CUDA, the scripts, and diffusers for the baseline; in a folder of its own, gpu-kit. The programs
+# server, built as for an image with CUDA, the scripts, and diffusers for the baseline; in a folder of its own, gpu-kit. Both
 # are packed, since the machine takes little; gpu.sh unpacks them.
 set -eu
 cd "$(dirname "$0")/.."
 kit=${1:-gpu-kit}
 most=$((60 << 20))
-mkdir -p "$kit/scripts" "$kit/wheels"
+mkdir -p "$kit/scripts"
 programs=$(mktemp -d)
 trap 'rm -rf "$programs"' EXIT
 # The same build as the image's, so that what is there of it is not compiled again.
@@ -17,11 +17,12 @@ tests=$(cargo test --profile dist --locked --package pentimento-gpu --lib --no-r
 objcopy --strip-all target/dist/gpu-check "$programs/gpu-check"
 objcopy --strip-all target/dist/pentimento "$programs/pentimento"
 objcopy --strip-all "$tests" "$programs/gpu-tests"
-# A window that is larger than a program finds the networks that several have in them.
-XZ_OPT=-9 tar --create --xz --file "$kit/programs.tar.xz" --directory "$programs" gpu-check pentimento gpu-tests
-cp scripts/gpu.sh scripts/gpu_server.sh scripts/gpu_baseline.py "$kit/scripts/"
 # As a folder that Python imports from: torch and what it needs are there.
-python3 -m pip install --quiet --no-deps --target "$kit/wheels" diffusers==0.42.1 requests idna charset-normalizer importlib_metadata
+python3 -m pip install --quiet --no-deps --no-compile --target "$programs/wheels" \
+    diffusers==0.42.1 requests idna charset-normalizer importlib_metadata
+# A window that is larger than a program finds the networks that several have in them.
+XZ_OPT=-9 tar --create --xz --file "$kit/packed.tar.xz" --directory "$programs" gpu-check pentimento gpu-tests wheels
+cp scripts/gpu.sh scripts/gpu_server.sh scripts/gpu_baseline.py "$kit/scripts/"
 bytes=$(du --bytes --summarize "$kit" | cut -f1)
 echo "$kit: $bytes bytes"
 if [ "$bytes" -gt "$most" ]; then

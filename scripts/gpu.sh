@@ -7,7 +7,7 @@
 #
 # The repository is larger than what such a machine may take, so carry the folder alone: begin a repository of its own in it
 # (`git init`) where the carrier takes the files of a checkout, and start the session there.
-# KIT is the folder with gpu-check, gpu-tests and pentimento, or programs.tar.xz with all three, and wheels; what of it is missing is
+# KIT is the folder with gpu-check, gpu-tests, pentimento and wheels, or packed.tar.xz with all four; what of it is missing is
 # left out.
 # OUT gets summary.txt and results.tar, both written anew after each step: a log and a JSON document for each. A step that fails, or
 # is too slow, never stops the others; all of them together take at most nine minutes.
@@ -53,8 +53,8 @@ fi
 [ -n "${NVIDIA_LIBRARIES:-}" ] && export LD_LIBRARY_PATH="$NVIDIA_LIBRARIES${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}"
 
 # Those of a kit come packed.
-if [ -f "$KIT/programs.tar.xz" ] && [ ! -x "$KIT/pentimento" ]; then
-    "$PYTHON" -m tarfile -e "$KIT/programs.tar.xz" "$KIT"
+if [ -f "$KIT/packed.tar.xz" ] && [ ! -x "$KIT/pentimento" ]; then
+    "$PYTHON" -m tarfile -e "$KIT/packed.tar.xz" "$KIT"
 fi
 
 say() { echo "$*" | tee -a "$summary"; }
