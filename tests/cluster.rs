@@ -10,7 +10,7 @@ use axum::http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::support::client::{get, http, send};
-use crate::support::ground::{Ground, LONG, begun, call, job, nodes, picture, until, until_workers};
+use crate::support::ground::{Ground, begun, call, job, long, nodes, picture, until, until_workers};
 use crate::support::server::TestServer;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,9 +75,7 @@ async fn a_job_is_watched_and_cancelled_from_a_machine_that_neither_took_nor_run
     let hold = [("PENTIMENTO_MODELSLAB_HOLD_SECONDS", "0")];
     let (front, other, worker) = (ground.front(&hold), ground.front(&hold), ground.worker());
     until_workers(&front, 1).await;
-    let (side, steps) = LONG;
-    let long = json!({"width": side, "height": side, "num_inference_steps": steps});
-    let id = begun(&front, long).await;
+    let id = begun(&front, long()).await;
     until("the other machine sees how far it is", async || {
         let job = job(&other, &id).await;
         (job["progress"]["done"].as_u64() > Some(0)).then_some(())
@@ -138,9 +136,7 @@ async fn a_worker_that_is_told_to_stop_gives_its_jobs_to_another() {
     let front = ground.front(&[("PENTIMENTO_MODELSLAB_HOLD_SECONDS", "0")]);
     let first = ground.worker();
     until_workers(&front, 1).await;
-    let (side, steps) = LONG;
-    let long = json!({"width": side, "height": side, "num_inference_steps": steps});
-    let id = begun(&front, long).await;
+    let id = begun(&front, long()).await;
     until("it runs", async || {
         (job(&front, &id).await["state"] == "running").then_some(())
     })
@@ -178,10 +174,8 @@ async fn a_worker_leaves_jobs_that_it_could_only_keep_waiting_to_one_that_comes_
     let front = ground.front(&[("PENTIMENTO_MODELSLAB_HOLD_SECONDS", "0")]);
     let first = ground.worker();
     until_workers(&front, 1).await;
-    let (side, steps) = LONG;
-    let long = json!({"width": side, "height": side, "num_inference_steps": steps});
     for _ in 0..20 {
-        begun(&front, long.clone()).await;
+        begun(&front, long()).await;
     }
     let runs = async |name: String| {
         let mine = |node: &Value| node["name"] == name.as_str() && node["jobs"]["running"].as_u64() > Some(0);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::broker::{Broker, programs};
 use super::client::{Reply, good_modelslab_body, http, send};
@@ -10,8 +10,10 @@ use super::s3_server::S3Server;
 use super::server::TestServer;
 use super::worker::TestWorker;
 
-/// Side and steps of jobs that are not over at once, for tests of what happens meanwhile.
-pub(crate) const LONG: (u32, u32) = (256, 150);
+/// What makes a job last, for tests of what happens meanwhile.
+pub(crate) fn long() -> Value {
+    json!({"width": 256, "height": 256, "num_inference_steps": 150})
+}
 
 /// A broker and a store, and how machines get to them.
 pub(crate) struct Ground {
