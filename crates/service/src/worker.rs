@@ -1,8 +1,8 @@
 //! The worker: claims jobs, keeps their leases while they run, and takes them out of the queue when they have ended.
 //!
 //! Many jobs are in its hands at once, as many as the engine admits, because jobs in the engine can share forwards; where machines
-//! share jobs, as many as its device can use, since another may have nothing to do. When the
-//! server stops and the records outlive it, it claims no more, and ends with the last attempt.
+//! share jobs, as many as its device can use, since another may have nothing to do. When the server stops and the records outlive
+//! it, it claims no more, and ends with the last attempt.
 
 use std::sync::Arc;
 use std::time::Duration;
