@@ -68,7 +68,7 @@ impl ForwardCosts {
 
     /// The fewest rows beyond which a forward of this key gains nothing. None where that is not known, or where the widest
     /// forwards that were measured are the best: wider ones may be better still.
-    pub(super) fn rows_that_pay(&mut self, key: &BatchKey, now: Instant) -> Option<u32> {
+    fn rows_that_pay(&mut self, key: &BatchKey, now: Instant) -> Option<u32> {
         let lifetime = self.lifetime;
         let of_key = self.keys.get_mut(key)?;
         for taken in of_key.by_rows.values_mut() {
@@ -90,18 +90,28 @@ impl ForwardCosts {
         (rows < widest).then_some(*rows)
     }
 
-    /// The most rows that are worth having for a forward of this key, as far as is known: those that pay, or twice the widest
-    /// that were measured, since wider ones may be better still; 1 where nothing was.
-    pub(super) fn rows_to_have(&mut self, key: &BatchKey, now: Instant) -> u32 {
-        if let Some(rows) = self.rows_that_pay(key, now) {
-            return rows;
-        }
-        let widest = self.keys.get(key).and_then(|of_key| {
-            let known = of_key.by_rows.iter().filter(|(_, taken)| taken.len() >= NEEDED);
-            known.map(|(rows, _)| *rows).max()
+    /// What is known of how many rows to put into a forward of this key, and how many to have for it.
+    pub(super) fn rows(&mut self, key: &BatchKey, now: Instant) -> Rows {
+        let pay = self.rows_that_pay(key, now);
+        let to_have = pay.unwrap_or_else(|| {
+            let widest = self.keys.get(key).and_then(|of_key| {
+                let known = of_key.by_rows.iter().filter(|(_, taken)| taken.len() >= NEEDED);
+                known.map(|(rows, _)| *rows).max()
+            });
+            widest.map_or(1, |rows| rows.saturating_mul(2))
         });
-        widest.map_or(1, |rows| rows.saturating_mul(2))
+        Rows { pay, to_have }
     }
+}
+
+/// What was measured says of the rows of a forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rows {
+    /// The fewest rows beyond which a forward gains nothing. None where that is not known.
+    pub(super) pay: Option<u32>,
+    /// The most rows that are worth having, as far as is known: those that pay, or twice the widest that were measured, since
+    /// wider ones may be better still; 1 where nothing was.
+    pub(super) to_have: u32,
 }
 
 fn median(taken: &VecDeque<(Instant, Duration)>) -> Duration {
@@ -178,11 +188,11 @@ mod tests {
             (linear, &[1, 2], 1),
         ] {
             let mut costs = measured(device, rows, now);
-            assert_eq!(costs.rows_to_have(&key("a"), now), expected, "{rows:?}");
+            assert_eq!(costs.rows(&key("a"), now).to_have, expected, "{rows:?}");
         }
         let mut costs = measured(flat, &[8], now);
         assert_eq!(
-            costs.rows_to_have(&key("a"), now + LIFETIME),
+            costs.rows(&key("a"), now + LIFETIME).to_have,
             1,
             "what is old says nothing"
         );

@@ -392,15 +392,14 @@ impl Batcher {
         let first = self.jobs.get(&job)?;
         let key = first.key()?.clone();
         let cap = self.memory.rows(&key, now).unwrap_or(u32::MAX);
-        let pays = self.costs.rows_that_pay(&key, now).unwrap_or(u32::MAX);
+        let worth = self.costs.rows(&key, now);
         let room = Room {
-            rows: cap.min(pays).min(self.policy.max_rows),
+            rows: cap.min(worth.pay.unwrap_or(u32::MAX)).min(self.policy.max_rows),
             cost: self.policy.compute_budget,
             cost_per_row: key.latent.pixels(),
         };
-        let to_have = self.costs.rows_to_have(&key, now);
         let most = cap.min(self.policy.rows_per_forward(key.latent));
-        self.rows_wanted = to_have.min(most).max(1);
+        self.rows_wanted = worth.to_have.min(most).max(1);
         let mut load = fill(first, &self.jobs, &self.shares, room).images;
         let ids: Vec<ImageId> = load.iter().map(|(id, _)| *id).collect();
         let fitting = fits(&ids).max(1);

@@ -4,6 +4,7 @@ use super::*;
 use pentimento_types::{ImageKey, InputRole, MemoryBudget, MemoryUse};
 
 use crate::image_codec::{FoundManifest, ManifestSigner, Origin, SourceType, read_provenance};
+use crate::signing::OriginOnce;
 
 fn signing() -> TestConfig {
     let chain = include_bytes!("../../testdata/c2pa/chain.pem");
@@ -106,5 +107,99 @@ async fn the_file_of_an_input_is_read_once_for_all_pictures_and_its_manifest_cou
             assert!(manifest.intact && manifest.has_parent, "{manifest:?}");
         }
         eventually(async || test.parts.memory.held(MemoryUse::Images) == 0).await;
+    }
+}
+
+/// A picture whose manifest has so many parts of a few bytes each, from another program.
+fn photo_of_parts(parts: usize) -> Bytes {
+    let chain = include_bytes!("../../testdata/c2pa/chain.pem");
+    let key = include_bytes!("../../testdata/c2pa/key.pem");
+    let other = c2pa::create_signer::from_keys(chain, key, c2pa::SigningAlg::Es256, None).unwrap();
+    let context = crate::image_codec::manifest::context().unwrap();
+    let mut builder = c2pa::Builder::from_shared_context(&context);
+    for part in 0..parts {
+        let value = serde_json::json!({"part": part});
+        builder.add_assertion("org.example.part", &value).unwrap();
+    }
+    let source = "http://cv.iptc.org/newscodes/digitalsourcetype/digitalCapture";
+    let created = serde_json::json!({"action": "c2pa.created", "digitalSourceType": source});
+    builder.add_action(created).unwrap();
+    let mut signed = std::io::Cursor::new(Vec::new());
+    let mut file = std::io::Cursor::new(photo_file());
+    builder
+        .sign(other.as_ref(), "image/png", &mut file, &mut signed)
+        .unwrap();
+    Bytes::from(signed.into_inner())
+}
+
+/// A service with so much room for images, and so many jobs whose pictures are to be made from a file.
+async fn made_from(file: &Bytes, images: u64, jobs: u128) -> (TestService, Vec<Job>) {
+    let config = TestConfig {
+        memory: MemoryBudget {
+            images,
+            ..MemoryBudget::UNBOUNDED
+        },
+        ..signing()
+    };
+    let test = TestService::start_with(FakeExecutor::new(), config);
+    let jobs: Vec<Job> = (1..=jobs)
+        .map(|number| sample_job(JobId::from_u128(number), SystemTime::UNIX_EPOCH))
+        .collect();
+    for job in &jobs {
+        let key = ImageKey::input(job.id, InputRole::Init);
+        test.parts.images.put(&key, file.clone()).await.unwrap();
+    }
+    (test, jobs)
+}
+
+#[tokio::test]
+async fn beyond_the_room_one_job_at_a_time_keeps_a_manifest_and_who_waits_for_that_holds_nothing() {
+    let signed = signed_photo(signing().signer.as_ref().unwrap());
+    let (test, jobs) = made_from(&signed, 1000, 2).await;
+    let inner = &test.service.inner;
+    let has_parent = |origin: &OriginOnce| origin.found().is_some_and(|origin| origin.parent.is_some());
+    let (first, second) = (OriginOnce::default(), OriginOnce::default());
+    inner.origin_of(&jobs[0], &first).await.unwrap();
+    assert!(has_parent(&first));
+    let turns = inner.decoding.available_permits();
+    {
+        let mut waits = Box::pin(inner.origin_of(&jobs[1], &second));
+        let early = tokio::time::timeout(A_MOMENT, &mut waits).await;
+        assert!(early.is_err(), "another keeps one beyond the room");
+        assert_eq!(inner.decoding.available_permits(), turns, "no turn of decoding");
+        assert_eq!(inner.decoding_beyond.available_permits(), 1, "no file");
+        assert_eq!(test.parts.memory.held(MemoryUse::Images), 0);
+        drop(first);
+        in_time(waits).await.unwrap();
+    }
+    assert!(has_parent(&second));
+    assert_eq!(inner.manifests_beyond.available_permits(), 0);
+    drop(second);
+    assert_eq!(inner.manifests_beyond.available_permits(), 1);
+}
+
+#[tokio::test]
+async fn a_manifest_that_takes_more_than_it_looked_like_counts_with_all_that_was_found() {
+    let file = photo_of_parts(1000);
+    let signer = signing().signer.unwrap();
+    let kept = signer.parent(&file).unwrap().size_bytes();
+    let about = signer.about_kept_bytes(&file).unwrap();
+    println!("{about} bytes were guessed, {kept} are kept");
+    assert!(kept > about, "{kept} bytes are kept, and {about} were guessed");
+    // While it is read, its file counts too, twice.
+    let room = kept + 2 * file.len() as u64;
+    // With room for it, and with no more than it looked like.
+    for (images, counted) in [(room, kept), (about + 1, 0)] {
+        let (test, jobs) = made_from(&file, images, 1).await;
+        let origin = OriginOnce::default();
+        in_time(test.service.inner.origin_of(&jobs[0], &origin))
+            .await
+            .unwrap();
+        assert!(origin.found().unwrap().parent.is_some());
+        assert_eq!(test.parts.memory.held(MemoryUse::Images), counted);
+        let beyond = test.service.inner.manifests_beyond.available_permits();
+        assert_eq!(beyond == 0, counted == 0, "{beyond} turns are left");
+        drop(origin);
+        assert_eq!(test.parts.memory.held(MemoryUse::Images), 0);
     }
 }
