@@ -19,8 +19,8 @@ def make_vae(channels=(32, 64, 96, 128)):
                          up_block_types=("UpDecoderBlock2D",) * levels, scaling_factor=0.18215)
 
 
-def make_unet(channels=(96, 128, 192, 160)):
-    """Three cross-attention levels and a plain one, as in SD 1.5, with heads of width 32; the deepest level sees 2x2 latents at 128 px and needs little.
+def make_unet(channels=(64, 96, 192, 256)):
+    """Three cross-attention levels and a plain one, as in SD 1.5, with heads of width 32; the deeper ones cost little, since they see few latents.
 
     `attention_head_dim` is the NUMBER of heads there.
     """

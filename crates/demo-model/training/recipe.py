@@ -23,8 +23,10 @@ STAGES = [
     ("vae", ["train_vae.py"], 12_000, "vae.pt", 1),
     ("text", ["train_text.py", "--captions", "25000"], 1_500, "text.pt", 1),
     ("whiten", ["whiten.py"], 0, "vae_white.pt", 1),
+    ("latents64", ["make_latents.py", "--size", "64"], 20, "latents/64-*.pt", 2),
+    ("unet64", ["train_unet.py", "--size", "64", "--schedule", "26000"], 6_000, "unet.pt", 2),
     ("latents", ["make_latents.py"], 40, "latents/128-*.pt", 2),
-    ("unet", ["train_unet.py", "--batch", "32"], 26_000, "unet.pt", 2),
+    ("unet", ["train_unet.py", "--batch", "16"], 26_000, "unet.pt", 2),
     ("decoder", ["train_vae.py", "--decoder-only", "1", "--lr", "2e-4"], 5_000, "vae_decoder.pt", 1),
     ("lcm", ["train_lcm.py"], 4_000, "lcm.pt", 1),
     ("lora", ["train_style.py", "--kind", "lora"], 800, "style_lora.pt", 1),
@@ -41,9 +43,11 @@ LATER = [
     ("unet256", ["train_unet.py", "--size", "256", "--batch", "8"], 32_000, "unet.pt", 2),
 ]
 
-SMOKE = {"vae": ["--pool", "24"], "text": ["--captions", "3000"], "latents": ["--pairs", "64"], "decoder": ["--pool", "24"],
+SMOKE = {"vae": ["--pool", "24"], "text": ["--captions", "3000"], "latents64": ["--pairs", "64"], "latents": ["--pairs", "64"], "decoder": ["--pool", "24"],
          "lora": ["--pictures", "32"], "inversion": ["--pictures", "32"], "tiny": ["--pool", "32"], "vision": ["--pictures", "48"],
          "ip": ["--pictures", "32"], "evaluate": ["--judge-minutes", ".1", "--sampler-steps", "4"]}
+# Steps of a smoke run where they are not 4: files of latents, and stages that go on counting another's.
+FEW = {"latents64": 2, "latents": 2, "latents256": 2, "unet": 8, "unet256": 12}
 
 
 def done(run, steps, checkpoint):
@@ -84,7 +88,7 @@ def main():
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     for name, command, steps, checkpoint, processes in [*STAGES, *(s for s in LATER if s[0] in a.only.split(","))]:
-        steps = more.get(name, steps and (4 if not name.startswith("latents") else 2) if a.smoke else steps)
+        steps = more.get(name, steps and FEW.get(name, 4) if a.smoke else steps)
         if a.only and name not in a.only.split(",") or done(a.run, steps, checkpoint):
             continue
         left = (end - time.time()) / 60

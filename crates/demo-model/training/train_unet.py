@@ -83,6 +83,7 @@ def load_text(run):
 
 def main():
     a = arguments(__doc__, size=(int, 128, "pixels"), batch=(int, 32, "of each process"), lr=(float, 6e-4, "peak"),
+                  schedule=(int, 0, "steps that the learning rate falls over, where more follow at another size; 0: the stage's"),
                   text_lr=(float, .1, "the text encoder's share of the rate; 0 freezes it"),
                   decay=(float, .9995, "of the average"), empty=(float, .1, "share of empty captions"),
                   pairs=(float, .4, "share of pair samples"), offset=(float, .05, "offset noise"),
@@ -135,7 +136,7 @@ def main():
         # The end is agreed on along with the gradients, so that no process waits for one that has stopped.
         over = shared([p.grad if p.grad is not None else torch.zeros_like(p) for p in trained], budget.over(), a.world)
         for g in opt.param_groups:
-            g["lr"] = g["share"] * rate(a.lr, step, a.steps, 200, since)
+            g["lr"] = g["share"] * rate(a.lr, step, a.schedule or a.steps, 200, since)
         torch.nn.utils.clip_grad_norm_(trained, 1.)
         opt.step()
         step += 1

@@ -128,6 +128,8 @@ mod tests {
     #[test]
     fn a_span_reaches_its_collector_as_a_part_of_its_callers_trace() {
         const CALLER: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        // As `main` does first of all; the client needs it for plain HTTP too.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let (address, calls) = collector();
         let exporter = Exporter::start(&address).unwrap();
         let layer = tracing_opentelemetry::layer().with_tracer(exporter.0.tracer(NAME));

@@ -346,4 +346,7 @@ mod with_c2pa {
 
 #[cfg(test)]
 #[cfg(feature = "c2pa")]
+pub(crate) mod testing;
+#[cfg(test)]
+#[cfg(feature = "c2pa")]
 mod tests;

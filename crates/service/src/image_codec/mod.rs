@@ -28,6 +28,8 @@ pub use decoding::Decoding;
 pub use encode::encode;
 pub(crate) use encode::{encode_as, encode_enlarged, encode_preview};
 pub use manifest::FoundManifest;
+#[cfg(all(test, feature = "c2pa"))]
+pub(crate) use manifest_signer::testing;
 pub use manifest_signer::{ManifestSigner, ManifestSignerError, Origin, ParentManifest};
 pub use metadata::{AdapterRecord, ImageMetadata, read_metadata, read_parameters};
 pub use pixels::{DecodedMask, MaskReading};

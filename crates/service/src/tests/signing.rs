@@ -3,14 +3,13 @@
 use super::*;
 use pentimento_types::{ImageKey, InputRole, MemoryBudget, MemoryUse};
 
+use crate::image_codec::testing::{CHAIN, KEY, signed_elsewhere};
 use crate::image_codec::{FoundManifest, ManifestSigner, Origin, SourceType, read_provenance};
 use crate::signing::OriginOnce;
 
 fn signing() -> TestConfig {
-    let chain = include_bytes!("../../testdata/c2pa/chain.pem");
-    let key = include_bytes!("../../testdata/c2pa/key.pem");
     TestConfig {
-        signer: Some(Arc::new(ManifestSigner::new(chain, key).unwrap())),
+        signer: Some(Arc::new(ManifestSigner::new(CHAIN, KEY).unwrap())),
         ..TestConfig::default()
     }
 }
@@ -110,28 +109,6 @@ async fn the_file_of_an_input_is_read_once_for_all_pictures_and_its_manifest_cou
     }
 }
 
-/// A picture whose manifest has so many parts of a few bytes each, from another program.
-fn photo_of_parts(parts: usize) -> Bytes {
-    let chain = include_bytes!("../../testdata/c2pa/chain.pem");
-    let key = include_bytes!("../../testdata/c2pa/key.pem");
-    let other = c2pa::create_signer::from_keys(chain, key, c2pa::SigningAlg::Es256, None).unwrap();
-    let context = crate::image_codec::manifest::context().unwrap();
-    let mut builder = c2pa::Builder::from_shared_context(&context);
-    for part in 0..parts {
-        let value = serde_json::json!({"part": part});
-        builder.add_assertion("org.example.part", &value).unwrap();
-    }
-    let source = "http://cv.iptc.org/newscodes/digitalsourcetype/digitalCapture";
-    let created = serde_json::json!({"action": "c2pa.created", "digitalSourceType": source});
-    builder.add_action(created).unwrap();
-    let mut signed = std::io::Cursor::new(Vec::new());
-    let mut file = std::io::Cursor::new(photo_file());
-    builder
-        .sign(other.as_ref(), "image/png", &mut file, &mut signed)
-        .unwrap();
-    Bytes::from(signed.into_inner())
-}
-
 /// A service with so much room for images, and so many jobs whose pictures are to be made from a file.
 async fn made_from(file: &Bytes, images: u64, jobs: u128) -> (TestService, Vec<Job>) {
     let config = TestConfig {
@@ -179,17 +156,19 @@ async fn beyond_the_room_one_job_at_a_time_keeps_a_manifest_and_who_waits_for_th
 }
 
 #[tokio::test]
-async fn a_manifest_that_takes_more_than_it_looked_like_counts_with_all_that_was_found() {
-    let file = photo_of_parts(1000);
+async fn a_manifest_of_many_parts_counts_with_all_that_was_found_of_it_and_less_than_it_looked_like() {
+    let parts = (0..1000).map(|part| serde_json::json!({"part": part}));
+    let file = signed_elsewhere(&photo_file(), parts);
     let signer = signing().signer.unwrap();
     let kept = signer.parent(&file).unwrap().size_bytes();
     let about = signer.about_kept_bytes(&file).unwrap();
-    println!("{about} bytes were guessed, {kept} are kept");
-    assert!(kept > about, "{kept} bytes are kept, and {about} were guessed");
-    // While it is read, its file counts too, twice.
-    let room = kept + 2 * file.len() as u64;
-    // With room for it, and with no more than it looked like.
-    for (images, counted) in [(room, kept), (about + 1, 0)] {
+    let read = file.len() as u64;
+    assert!(
+        2 * read < kept && kept < about,
+        "{kept} of a file of {read} are kept, and {about} were guessed"
+    );
+    // With room for the guess and for the file while it is read, twice, and with too little for the guess alone.
+    for (images, counted) in [(about + 2 * read, kept), (about - 1, 0)] {
         let (test, jobs) = made_from(&file, images, 1).await;
         let origin = OriginOnce::default();
         in_time(test.service.inner.origin_of(&jobs[0], &origin))

@@ -1,13 +1,10 @@
-//! With certificates that were made for these tests. Their key is no secret.
-
 use pentimento_types::{ModelId, Recipe, RgbImage, Size, Task};
 
+use super::testing::{CHAIN, KEY, signed_elsewhere};
 use super::*;
 use crate::InputLimits;
 use crate::image_codec::{ImageMetadata, Marks, Provenance, decode, encode, read_provenance};
 
-const CHAIN: &[u8] = include_bytes!("../../../testdata/c2pa/chain.pem");
-const KEY: &[u8] = include_bytes!("../../../testdata/c2pa/key.pem");
 const LIMITS: InputLimits = InputLimits {
     max_side: 256,
     max_pixels: u64::MAX,
@@ -120,21 +117,9 @@ fn the_manifest_of_the_picture_that_it_was_made_from_is_kept() {
 #[test]
 fn a_manifest_that_would_make_every_picture_large_is_left_out() {
     let signer = signer();
-    let own = c2pa::create_signer::from_keys(CHAIN, KEY, c2pa::SigningAlg::Es256, None).unwrap();
     let with_text = |bytes: usize| {
-        let mut builder =
-            c2pa::Builder::from_shared_context(&crate::image_codec::manifest::context().unwrap());
         let text = serde_json::json!({"text": "x".repeat(bytes)});
-        builder.add_assertion("org.example.text", &text).unwrap();
-        let source = "http://cv.iptc.org/newscodes/digitalsourcetype/digitalCapture";
-        let created = serde_json::json!({"action": "c2pa.created", "digitalSourceType": source});
-        builder.add_action(created).unwrap();
-        let mut signed = std::io::Cursor::new(Vec::new());
-        let mut file = std::io::Cursor::new(file(ImageFormat::Png, NO_MARKS));
-        builder
-            .sign(own.as_ref(), "image/png", &mut file, &mut signed)
-            .unwrap();
-        signed.into_inner()
+        signed_elsewhere(&file(ImageFormat::Png, NO_MARKS), [text])
     };
     let small = with_text(1 << 20);
     assert!(signer.keeps(&small) && signer.parent(&small).is_some());
