@@ -1,3 +1,5 @@
+//! Signed files keep their pixels, name who signed them, carry the manifest of their input, and no bytes make the reader panic.
+
 use pentimento_types::{ModelId, Recipe, RgbImage, Size, Task};
 
 use super::testing::{CHAIN, KEY, signed_elsewhere};
