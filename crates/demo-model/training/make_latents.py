@@ -21,7 +21,7 @@ def classes(a):
 def main():
     a = arguments(__doc__, size=(int, 128, "pixels"), files=(int, 40, "files in all"), pairs=(int, 1024, "pairs in a file"),
                   rank=(int, 0, "of this process"), world=(int, 1, "processes"))
-    vae = make_vae().eval().to(memory_format=torch.channels_last)
+    vae = make_vae().eval()
     vae.load_state_dict(torch.load(a.run / "vae_white.pt"))
     world = World(a.run, a.packages, a.photos, without=("coffee",))
     folder = a.run / "latents"

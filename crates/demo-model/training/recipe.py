@@ -20,7 +20,7 @@ import snapshot
 HERE = Path(__file__).parent
 # name, script and arguments, steps, checkpoint, processes
 STAGES = [
-    ("vae", ["train_vae.py"], 12_000, "vae.pt", 1),
+    ("vae", ["train_vae.py"], 7_000, "vae.pt", 1),
     ("text", ["train_text.py", "--captions", "25000"], 1_500, "text.pt", 1),
     ("whiten", ["whiten.py"], 0, "vae_white.pt", 1),
     ("latents64", ["make_latents.py", "--size", "64"], 20, "latents/64-*.pt", 2),

@@ -19,8 +19,7 @@ class Model:
         for name, module in (("unet", self.unet), ("text", self.text)):
             module.load_state_dict({k.removeprefix(name + "."): v for k, v in state.items() if k.startswith(name + ".")})
             module.requires_grad_(False)
-        self.unet.to(memory_format=torch.channels_last)
-        self.vae.requires_grad_(False).to(memory_format=torch.channels_last)
+        self.vae.requires_grad_(False)
 
     def states(self, captions):
         return self.text(self.compact(captions)).last_hidden_state
@@ -33,7 +32,6 @@ class Model:
 
     def epsilon(self, x, t, states, negative, guidance):
         """The noise prediction with classifier-free guidance."""
-        x = x.contiguous(memory_format=torch.channels_last)
         t = torch.full((len(x),), int(t))
         if guidance == 1:
             return self.unet(x, t, states).sample

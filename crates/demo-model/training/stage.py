@@ -141,7 +141,7 @@ def log(run, stage, **values):
 def to_tensor(pictures):
     """uint8 HxWx3 pictures to a -1..1 batch."""
     x = torch.from_numpy(np.stack(pictures).astype(np.float32) / 127.5 - 1).permute(0, 3, 1, 2)
-    return x.contiguous(memory_format=torch.channels_last)
+    return x.contiguous()
 
 
 def to_pictures(x):

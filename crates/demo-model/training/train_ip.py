@@ -139,7 +139,7 @@ def train_adapter(a, world, rng):
         with autocast(a):
             with torch.no_grad():
                 states = text(told).last_hidden_state
-            out = unet(x.contiguous(memory_format=torch.channels_last), t, states, added_cond_kwargs={"image_embeds": [seen[:, None]]}).sample.float()
+            out = unet(x, t, states, added_cond_kwargs={"image_embeds": [seen[:, None]]}).sample.float()
         loss = (((out - noise) ** 2).mean((1, 2, 3)) * WEIGHTS[t]).mean()
         opt.zero_grad()
         loss.backward()

@@ -24,7 +24,7 @@ def base(run):
     for name, module in (("unet", unet), ("text", text)):
         module.load_state_dict({k.removeprefix(name + "."): v for k, v in state.items() if k.startswith(name + ".")})
         module.requires_grad_(False).eval()
-    return unet.to(memory_format=torch.channels_last), text, compact
+    return unet, text, compact
 
 
 def lora(unet, rank, targets=None):
@@ -42,7 +42,7 @@ def boundary(t):
 def consistent(unet, x, t, states):
     """The clean latents that a consistency model reads out of x at t."""
     gain, sigma = signal_noise(t)
-    e = unet(x.contiguous(memory_format=torch.channels_last), t, states).sample.float()
+    e = unet(x, t, states).sample.float()
     skip, out = boundary(t)
     return skip * x + out * ((x - sigma * e) / gain)
 
@@ -82,7 +82,7 @@ def main():
             with torch.no_grad():
                 states = text(ids).last_hidden_state
                 unet.disable_adapters()
-                both = unet(torch.cat([x, x]).contiguous(memory_format=torch.channels_last), torch.cat([t, t]),
+                both = unet(torch.cat([x, x]), torch.cat([t, t]),
                             torch.cat([null.expand(a.batch, -1, -1), states])).sample.float()
                 unet.enable_adapters()
                 free, told = both.chunk(2)

@@ -113,7 +113,7 @@ def main():
         x = gain * source + sigma * (torch.randn_like(source) + .05 * torch.randn(a.batch, 4, 1, 1))
         goal = (x - gain * (source + obedience(t) * (target - source))) / sigma
         with autocast(a):
-            out = unet(x.contiguous(memory_format=torch.channels_last), t, states(told)).sample.float()
+            out = unet(x, t, states(told)).sample.float()
         loss = (((out - goal) ** 2).mean((1, 2, 3)) * WEIGHTS[t]).mean()
         opt.zero_grad()
         loss.backward()

@@ -25,7 +25,7 @@ def main():
     a = arguments(__doc__, batch=(int, 8, ""), lr=(float, 1e-3, "peak"), pool=(int, 512, "pictures held in memory"))
     vae = make_vae().eval()
     vae.load_state_dict(torch.load(a.run / "vae_white.pt"))
-    tiny = make_tiny().to(memory_format=torch.channels_last)
+    tiny = make_tiny()
     opt = torch.optim.AdamW(tiny.parameters(), a.lr, (.9, .99), weight_decay=0)
     path, step, since = a.run / "tiny.pt", 0, 0
     if path.exists():
@@ -49,7 +49,7 @@ def main():
         opt.param_groups[0]["lr"] = rate(a.lr, step, a.steps, 50, since)
         i = torch.from_numpy(rng.integers(0, a.pool, a.batch))
         y, x = rng.integers(0, 9, 2)  # crops on the latents' grid
-        z = latents[i][..., y:y + 8, x:x + 8].contiguous(memory_format=torch.channels_last)
+        z = latents[i][..., y:y + 8, x:x + 8]
         p = pictures[i][..., 8 * y:8 * y + 64, 8 * x:8 * x + 64]
         with autocast(a):
             out = tiny.decode(z).sample.float()

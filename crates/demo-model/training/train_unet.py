@@ -90,7 +90,7 @@ def main():
                   rank=(int, 0, "of this process"), world=(int, 1, "processes"))
     torch.manual_seed(int.from_bytes(np.random.bytes(4)))
     encoder, compact = load_text(a.run)
-    unet = make_unet().to(memory_format=torch.channels_last)
+    unet = make_unet()
     both = torch.nn.ModuleDict(dict(unet=unet, text=encoder))
     groups = [dict(params=list(unet.parameters()), share=1.), dict(params=list(encoder.parameters()) if a.text_lr else [], share=a.text_lr)]
     opt = torch.optim.AdamW([g for g in groups if g["params"]], a.lr, (.9, .99), weight_decay=1e-2)
@@ -128,7 +128,7 @@ def main():
         with autocast(a):
             with torch.set_grad_enabled(a.text_lr > 0):
                 states = encoder(ids).last_hidden_state
-            out = unet(x.contiguous(memory_format=torch.channels_last), t, states).sample.float()
+            out = unet(x, t, states).sample.float()
         each = ((out - goal) ** 2).mean((1, 2, 3))
         loss = (each * WEIGHTS[t]).mean()
         opt.zero_grad(set_to_none=False)

@@ -70,7 +70,7 @@ def measure(vae, world, path=None):
 def main():
     a = arguments(__doc__, lr=(float, 3e-4, "peak learning rate"), pool=(int, 1000, "pictures held in memory"),
                   decoder_only=(int, 0, "1 freezes the encoder"), rank=(int, 0, "another random stream"))
-    vae = linear_init(make_vae()).to(memory_format=torch.channels_last)
+    vae = linear_init(make_vae())
     trained = list(vae.decoder.parameters() if a.decoder_only else vae.parameters())
     opt = torch.optim.AdamW(trained, a.lr, (.9, .99), weight_decay=0)
     average, step, crops, since = Average(vae, .998), 0, 0, 0
@@ -111,7 +111,7 @@ def main():
                 post = vae.encode(x).latent_dist
             mean = post.mean.float()
             z = mean + post.std.float() * torch.randn_like(mean)
-            y = vae.decode(z.contiguous(memory_format=torch.channels_last)).sample.float()
+            y = vae.decode(z).sample.float()
         kl = .5 * (mean ** 2).mean()  # only keeps the scale near 1: the variance is fixed
         loss = loss_of(x, y) + (0 if a.decoder_only else 1e-3 * kl)
         opt.zero_grad()
