@@ -18,15 +18,16 @@ from pathlib import Path
 import snapshot
 
 HERE = Path(__file__).parent
+UNET_STEPS = 26_000  # at both sizes together: the learning rate falls over all of them
 # name, script and arguments, steps, checkpoint, processes
 STAGES = [
     ("vae", ["train_vae.py"], 7_000, "vae.pt", 1),
     ("text", ["train_text.py", "--captions", "25000"], 1_500, "text.pt", 1),
     ("whiten", ["whiten.py"], 0, "vae_white.pt", 1),
     ("latents64", ["make_latents.py", "--size", "64"], 20, "latents/64-*.pt", 2),
-    ("unet64", ["train_unet.py", "--size", "64", "--schedule", "26000"], 6_000, "unet.pt", 2),
+    ("unet64", ["train_unet.py", "--size", "64", "--schedule", str(UNET_STEPS)], 6_000, "unet.pt", 2),
     ("latents", ["make_latents.py"], 40, "latents/128-*.pt", 2),
-    ("unet", ["train_unet.py", "--batch", "16"], 26_000, "unet.pt", 2),
+    ("unet", ["train_unet.py", "--batch", "16"], UNET_STEPS, "unet.pt", 2),
     ("decoder", ["train_vae.py", "--decoder-only", "1", "--lr", "2e-4"], 5_000, "vae_decoder.pt", 1),
     ("lcm", ["train_lcm.py"], 4_000, "lcm.pt", 1),
     ("lora", ["train_style.py", "--kind", "lora"], 800, "style_lora.pt", 1),
