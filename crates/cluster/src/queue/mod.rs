@@ -81,6 +81,8 @@ struct State {
     held: HashMap<JobId, Held>,
     /// Jobs that need not be run any more, whose messages may be on their way, and since when.
     forgotten: HashMap<JobId, Instant>,
+    /// Jobs in a form that a newer node has written, and until when this node does not ask for them.
+    newer: HashMap<JobId, Instant>,
     /// Claimed for somebody who has gone away meanwhile.
     unclaimed: Vec<(Claim, Instant)>,
     /// Leases that were in the way of a message, their revisions, and since when they have not changed.

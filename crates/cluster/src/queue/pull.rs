@@ -26,6 +26,9 @@ use crate::subjects::{Subjects, job_key};
 const NOT_NOW: Duration = Duration::from_millis(500);
 /// Messages of one checkpoint that are looked at before the next one's turn.
 const LOOKS: usize = 8;
+/// How long this node does not ask for a job that is in a newer form. It will never know it, and whoever is given a message
+/// hides it from those who do.
+const NEWER_AGAIN: Duration = Duration::from_secs(60);
 /// A message of a newer node that no upgraded node has taken for so long is nobody's.
 const NEWEST_WAITS: Duration = Duration::from_secs(24 * 3600);
 /// An answer to a request for messages.
@@ -67,10 +70,11 @@ impl Shared {
     fn waiting(&self) -> Vec<WaitingModel> {
         let state = self.lock();
         let waiting = state.waiting.iter().filter_map(|(token, jobs)| {
+            let oldest = jobs.iter().find(|job| !state.newer.contains_key(job))?;
             Some(WaitingModel {
                 token: token.clone(),
                 model: state.models.get(token).cloned(),
-                oldest: made_at(*jobs.first()?),
+                oldest: made_at(*oldest),
             })
         });
         waiting.collect()
@@ -143,8 +147,8 @@ impl Shared {
                     self.bury(&message, &newer.to_string()).await?;
                 } else {
                     tracing::warn!(job = %id, error = %newer, "a job is left for an upgraded node");
-                    let lease = self.connection.settings().lease;
-                    self.leave(&message, lease / 2).await?;
+                    self.lock().newer.insert(id, SystemClock.now() + NEWER_AGAIN);
+                    self.leave(&message, NOT_NOW).await?;
                 }
                 return Ok(Looked::Left);
             }

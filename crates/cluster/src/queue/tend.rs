@@ -8,6 +8,7 @@ use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use futures::TryStreamExt as _;
 use pentimento_jobs::{Claim, JobsError, QueueEntry};
 use pentimento_types::{Clock as _, JobId, SystemClock, describe_chain};
+use rand::Rng as _;
 
 use super::Shared;
 use crate::ModelToken;
@@ -15,7 +16,7 @@ use crate::failures::failed;
 use crate::settings::LEASES_OF_SILENCE;
 use crate::subjects::job_key;
 
-/// Between two rounds.
+/// Between two rounds, on average.
 const ROUND: Duration = Duration::from_secs(1);
 /// How long a job may be claimed for nobody.
 const UNCLAIMED: Duration = Duration::from_secs(1);
@@ -35,6 +36,7 @@ pub(super) async fn run(shared: Arc<Shared>) {
         shared.give_back_unclaimed().await;
         shared.forget_suspects();
         shared.forget_the_forgotten();
+        shared.forget_the_newer();
         let now = SystemClock.now();
         if shared.connection.is_up() && now >= next_list {
             let entries = match shared.list_waiting().await {
@@ -56,7 +58,9 @@ pub(super) async fn run(shared: Arc<Shared>) {
             }
             next_look = now + LOOK_FOR_JOBS;
         }
-        SystemClock.sleep_until(SystemClock.now() + ROUND).await;
+        // By chance: of two nodes that look in step, one can always come while the other has just hidden a job that it leaves.
+        let pause = ROUND.mul_f64(rand::rng().random_range(0.5..1.5));
+        SystemClock.sleep_until(SystemClock.now() + pause).await;
     }
 }
 
@@ -81,6 +85,12 @@ impl Shared {
         let now = SystemClock.now();
         let forgotten = &mut self.lock().forgotten;
         forgotten.retain(|_, since| now.saturating_duration_since(*since) < FORGOTTEN);
+    }
+
+    /// Jobs in a newer form may be asked for again.
+    fn forget_the_newer(&self) {
+        let now = SystemClock.now();
+        self.lock().newer.retain(|_, until| now < *until);
     }
 
     /// Leases that were in the way long ago.

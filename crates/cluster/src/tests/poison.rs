@@ -1,7 +1,9 @@
 //! Messages that nobody can use: they hold nobody up, and nothing is lost with them.
 
+use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::stream::Stream;
 use bytes::Bytes;
+use futures::StreamExt as _;
 use pentimento_jobs::{Claim, Transition};
 use pentimento_types::ModelId;
 
@@ -122,6 +124,48 @@ async fn what_a_newer_node_has_written_waits_for_one() {
         assert_eq!(work.cached_info().state.messages, 1, "it is left where it is");
         let mut dead = stream(&node, &subjects.dead_stream()).await;
         assert_eq!(dead.info().await.unwrap().state.messages, 0);
+    }
+}
+
+/// A node that is given a message hides it from all others, and two that look in step would never meet.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_newer_node_has_written_is_not_asked_for_again_and_again() {
+    for program in programs() {
+        let broker = Broker::start(program, "");
+        let node = node(&broker, &new_cluster(), "a").await;
+        let shared = &node.cluster.jobs.shared;
+        let subjects = shared.connection.subjects().clone();
+        // Makes the stream and its consumer.
+        node.submit().await;
+        let claim = node.cluster.queue.claim(LEASE, &[]).await.unwrap();
+        end(&node, claim).await;
+        let demo = ModelToken::of(&ModelId::new("demo"));
+        let newer = b"{\"v\": 2, \"other\": true}".as_slice();
+        put(&node, subjects.work(&demo, JobId::from_u128(1)), newer).await;
+        let mut consumer: PullConsumer = stream(&node, &work_stream(&subjects))
+            .await
+            .get_consumer(&Subjects::consumer(&demo))
+            .await
+            .unwrap();
+        let asks = node.cluster.queue.claim(LEASE, &[]);
+        let looks = async {
+            let mut given = async || consumer.info().await.unwrap().delivered.consumer_sequence;
+            let since = std::time::Instant::now();
+            while given().await < 2 {
+                assert!(since.elapsed() < PATIENCE, "the node has not looked at it");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            // Several lists of what waits, and longer than the message is hidden.
+            tokio::time::sleep(Duration::from_secs(7)).await;
+            assert_eq!(given().await, 2, "it was asked for again");
+            let mut found = consumer.fetch().max_messages(1).messages().await.unwrap();
+            found.next().await.expect("it is there for others").unwrap()
+        };
+        let found = tokio::select! {
+            claim = asks => panic!("nobody can claim it: {claim:?}"),
+            found = looks => found,
+        };
+        assert_eq!(&found.payload[..], newer);
     }
 }
 
