@@ -350,6 +350,7 @@ async fn records(
         limits,
         catalog: Arc::clone(catalog),
         engine: engine.handle.clone(),
+        runs_jobs: config.runs_jobs,
         // As long as any machine may be asked for one, and a day for what is slow to end.
         keep: KEEP_JOBS.max(config.link_ttl) + KEEP_JOBS,
     };

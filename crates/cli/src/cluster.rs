@@ -37,6 +37,7 @@ pub(crate) struct Joining<'a> {
     pub(crate) limits: JobLimits,
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) engine: EngineHandle,
+    pub(crate) runs_jobs: bool,
     pub(crate) keep: Duration,
 }
 
@@ -73,6 +74,7 @@ pub(crate) async fn join(joining: Joining<'_>) -> anyhow::Result<Joined> {
         limits,
         catalog,
         engine,
+        runs_jobs,
         keep,
     } = joining;
     let settings = settings(config, keep)?;
@@ -93,6 +95,7 @@ pub(crate) async fn join(joining: Joining<'_>) -> anyhow::Result<Joined> {
         limits,
         connection: connection.clone(),
         affinity: Arc::new(ResidentFirst::new(Arc::clone(&shelf) as Arc<dyn Stock>)),
+        runs_jobs,
         clock: Arc::new(SystemClock),
     });
     let cluster = cluster.await?;

@@ -71,6 +71,8 @@ pub struct ClusterParts {
     pub connection: Connection,
     /// Which jobs it prefers.
     pub affinity: Arc<dyn Affinity>,
+    /// Whether it claims jobs, or only takes them from callers.
+    pub runs_jobs: bool,
     /// By which records are dated.
     pub clock: Arc<dyn Clock>,
 }
@@ -80,7 +82,7 @@ pub struct ClusterParts {
 pub struct Cluster {
     /// Records and outbox.
     pub jobs: ClusterJobs,
-    /// Who runs next. A node that only takes jobs does not claim any.
+    /// Who runs next.
     pub queue: Arc<dyn JobQueue>,
 }
 
@@ -97,12 +99,14 @@ impl Cluster {
             limits,
             connection,
             affinity,
+            runs_jobs,
             clock,
         } = parts;
         let read = tokio::task::spawn_blocking(move || Deletions::in_folder(&folder)).await;
         let what = "read which jobs are deleted";
         let deletions = read.map_err(failed(what))?.map_err(failed(what))?;
-        let (queue, shared) = queue::ClusterQueue::start(node.clone(), connection.clone(), affinity);
+        let (queue, shared) =
+            queue::ClusterQueue::start(node.clone(), connection.clone(), (affinity, runs_jobs));
         let kept = Kept {
             own,
             deletions,

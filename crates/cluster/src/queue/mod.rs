@@ -58,6 +58,8 @@ pub(crate) struct Shared {
     node: NodeId,
     connection: Connection,
     affinity: Arc<dyn Affinity>,
+    /// Whether anybody claims jobs here.
+    runs_jobs: bool,
     /// What only this process runs.
     here: Arc<LocalQueue>,
     state: Mutex<State>,
@@ -138,12 +140,13 @@ impl ClusterQueue {
     pub(crate) fn start(
         node: NodeId,
         connection: Connection,
-        affinity: Arc<dyn Affinity>,
+        (affinity, runs_jobs): (Arc<dyn Affinity>, bool),
     ) -> (Self, Arc<Shared>) {
         let shared = Arc::new(Shared {
             node,
             connection,
             affinity,
+            runs_jobs,
             here: Arc::new(LocalQueue::new(Arc::new(SystemClock))),
             state: Mutex::default(),
             work: Notify::new(),
@@ -217,8 +220,12 @@ impl Shared {
         Ok(())
     }
 
-    /// The broker has been away for so long that whoever had jobs of this node has lost them: they are this process's again.
+    /// The broker has been away for so long that whoever had jobs of this node has lost them: they are this process's again. It may
+    /// be away for this node alone, so one that could not run them leaves them to those who have them.
     pub(crate) fn take_out(&self) -> Vec<QueueEntry> {
+        if !self.runs_jobs {
+            return Vec::new();
+        }
         self.lock().lines.take_out()
     }
 

@@ -232,6 +232,37 @@ async fn without_the_broker_a_node_takes_and_runs_its_own_jobs_and_tells_the_oth
     }
 }
 
+/// Whether the broker is away or only its own line is cut, it cannot tell.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_runs_nothing_leaves_a_job_to_its_worker_however_long_it_is_without_the_broker() {
+    for program in programs() {
+        let mut broker = Broker::start(program, "");
+        let name = new_cluster();
+        let (a, b) = (front(&broker, &name, "a").await, node(&broker, &name, "b").await);
+        let id = a.submit().await;
+        let claimed = claim(&b).await;
+        let attempt = started(&b, id).await;
+        sees(&a, id, JobState::Running).await;
+        broker.kill();
+        eventually("the line is down", async || {
+            (!a.cluster.jobs.shared.connection.is_up()).then_some(())
+        })
+        .await;
+        // Longer than a worker may be silent.
+        tokio::time::sleep(3 * LEASE).await;
+        let job = a.get(id).await.unwrap();
+        assert_eq!((job.state, job.attempt), (JobState::Running, attempt));
+        broker.start_again();
+        eventually("the line is up", async || {
+            b.cluster.queue.heartbeat(&claimed, LEASE).await.ok()
+        })
+        .await;
+        succeed(&b, id, attempt).await.unwrap();
+        b.cluster.queue.complete(claimed).await.unwrap();
+        assert_eq!(sees(&a, id, JobState::Succeeded).await.attempt, attempt);
+    }
+}
+
 /// A quorum that is gone and a disk that hangs look like this.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_connected_and_does_not_answer_is_as_good_as_away() {

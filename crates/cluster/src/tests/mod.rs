@@ -57,14 +57,14 @@ async fn start(
     named: (NodeId, Arc<TempDir>),
     bounded: (Arc<dyn Clock>, JobLimits),
 ) -> Node {
-    start_with(settings, named, bounded, Arc::new(OldestFirst)).await
+    start_with(settings, named, bounded, (Arc::new(OldestFirst), true)).await
 }
 
 async fn start_with(
     settings: ClusterSettings,
     (id, folder): (NodeId, Arc<TempDir>),
     (clock, limits): (Arc<dyn Clock>, JobLimits),
-    affinity: Arc<dyn Affinity>,
+    (affinity, runs_jobs): (Arc<dyn Affinity>, bool),
 ) -> Node {
     let path = folder.path().join("jobs.sqlite");
     let (own, _) = SqliteJobs::open(&path, Arc::clone(&clock), limits).unwrap();
@@ -75,6 +75,7 @@ async fn start_with(
         limits,
         connection: Connection::open(settings).await.unwrap(),
         affinity,
+        runs_jobs,
         clock,
     };
     let cluster = Cluster::start(parts).await.unwrap();
@@ -91,6 +92,15 @@ async fn node(broker: &Broker, cluster: &str, id: &str) -> Node {
         (clock, LIMITS),
     )
     .await
+}
+
+/// A node that takes jobs from callers and runs none.
+async fn front(broker: &Broker, cluster: &str, id: &str) -> Node {
+    let folder = Arc::new(tempfile::tempdir().unwrap());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let named = (id.parse().unwrap(), folder);
+    let parts = (Arc::new(OldestFirst) as Arc<dyn Affinity>, false);
+    start_with(settings(broker, cluster), named, (clock, LIMITS), parts).await
 }
 
 impl Node {

@@ -28,7 +28,7 @@ async fn a_node_leaves_a_job_alone_whose_lora_it_lacks() {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let named = ("b".parse().unwrap(), Arc::new(tempfile::tempdir().unwrap()));
         let settings = settings(&broker, &name);
-        let b = start_with(settings, named, (clock, LIMITS), Arc::new(WithoutLoras)).await;
+        let b = start_with(settings, named, (clock, LIMITS), (Arc::new(WithoutLoras), true)).await;
         let sample = || {
             let mut job = sample_job(JobId::new(), SystemClock.wall());
             job.not_before = None;
