@@ -189,6 +189,8 @@ pub struct ModelEntry {
     pub prediction: Option<Prediction>,
     /// In which numbers it is to be computed on a processor; the server's setting when None.
     pub precision: Option<ModelPrecision>,
+    /// The side in pixels of the squares that it was trained on, where it is said: see [`Self::native_side`].
+    pub native_size: Option<u32>,
     /// How it wants to be run.
     pub scheduler: SchedulerSettings,
     /// Of an IP-Adapter: the entry of its image encoder; None is the one that lies beside its file.
@@ -219,6 +221,7 @@ impl ModelEntry {
             role: None,
             prediction: None,
             precision: None,
+            native_size: None,
             scheduler: SchedulerSettings::default(),
             image_encoder: None,
             preset: None,
@@ -233,6 +236,13 @@ impl ModelEntry {
         let part = |text: &Option<String>| text.clone().unwrap_or_default();
         let (variant, sha256) = (part(&self.variant), part(&self.sha256));
         format!("{} {variant} {sha256} {}", self.kind, self.source)
+    }
+
+    /// The side in pixels of the squares that it was trained on, where its entry or its source says it. A request that leaves the
+    /// size open gets pictures of at most so many pixels then, in the proportions of its own.
+    #[must_use]
+    pub fn native_side(&self) -> Option<u32> {
+        self.native_size.or_else(|| self.source.native_side())
     }
 
     /// Looks now whether the files can be used. Touches the file system for `path` sources only.

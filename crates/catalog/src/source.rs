@@ -89,6 +89,15 @@ impl Source {
     /// The names that `embedded:` knows.
     pub const EMBEDDED: &'static [&'static str] = &["demo"];
 
+    /// The side in pixels of the squares that an embedded model is at its best with; of all others nothing is known here.
+    pub(crate) fn native_side(&self) -> Option<u32> {
+        match self {
+            // Trained on 128x128; its photograph of 192x128 comes out well too.
+            Self::Embedded(name) if name == "demo" => Some(160),
+            Self::Embedded(_) | Self::Path(_) | Self::HuggingFace { .. } | Self::Https(_) => None,
+        }
+    }
+
     /// Reads one `source` value; the text of the error says what is wrong and what would be right.
     pub(crate) fn parse(text: &str, folder: &Path) -> Result<Self, String> {
         if let Some(name) = text.strip_prefix("embedded:") {

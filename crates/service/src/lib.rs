@@ -110,7 +110,7 @@ pub use rates::{RateBucket, RateCaller, RateConfig, RateExceeded, Rates};
 pub use safety::{SafetyRule, SafetySettings};
 pub use service::{EngineSummary, Service, ServiceStatus, finished_images};
 pub use style_expansion::StyleExpansion;
-pub use submit::Submission;
+pub use submit::{Fit, Submission};
 pub use traces::{TraceHooks, Traces};
 pub use unfetched::Held;
 pub use uploads::Uploaded;

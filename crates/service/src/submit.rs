@@ -1,5 +1,6 @@
 //! Submit: everything that can be refused is refused before anything is stored, and a job's id is given out after it is.
 
+mod fit;
 mod input_files;
 mod submission;
 mod unfinished;
@@ -15,6 +16,7 @@ use pentimento_types::{
 use tokio::sync::OwnedRwLockReadGuard;
 use tracing::Instrument as _;
 
+pub use self::fit::Fit;
 pub(crate) use self::input_files::{Checked, keep_everything, size_of};
 pub use self::submission::Submission;
 pub(crate) use self::unfinished::{Unfinished, goes_on_alone};
@@ -116,6 +118,7 @@ impl Inner {
         let place = self.reserve(&submission.owner)?;
         let (models, mut notes) = self.resolve_models(&submission.recipe).await?;
         self.check_served(&submission.recipe, &models)?;
+        submission.fit = submission.fit.settled(models.checkpoint.native_side());
         // The caller's own words: what is added to them is never a reason to refuse.
         self.check_prompts(&submission.recipe, &models).await?;
         if submission.enhance_prompt {

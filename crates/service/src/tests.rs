@@ -37,7 +37,7 @@ use tokio::sync::mpsc;
 
 use crate::image_codec::{ImageMetadata, Marks, MaskReading, encode};
 use crate::testing::{TestConfig, TestService};
-use crate::{InputLimits, Node, Nodes, Service, ServiceError, Submission};
+use crate::{Fit, InputLimits, Node, Nodes, Service, ServiceError, Submission};
 
 const LIMITS: InputLimits = InputLimits {
     max_side: 64,
@@ -121,7 +121,7 @@ fn submission(request: Request, limits: InputLimits) -> Submission {
         mask: MaskReading::default(),
         delivery: request.delivery,
         limits,
-        fit: None,
+        fit: Fit::AsSent,
         number: None,
         idempotency: None,
         stays: false,

@@ -86,6 +86,19 @@ fn a_right_file_is_read_whole() {
 }
 
 #[test]
+fn an_entry_says_its_native_size_and_an_embedded_one_has_its_own() {
+    let side = |text: &str| read(text).unwrap().entries()[0].native_side();
+    assert_eq!(side(&entry("native_size = 96")), Some(96));
+    assert_eq!(side(&entry("base = \"sdxl\"")), None);
+    let embedded = entry("source = \"embedded:demo\"");
+    assert_eq!(
+        side(&embedded),
+        Catalog::embedded_only().entries()[0].native_side()
+    );
+    assert_eq!(side(&format!("{embedded}native_size = 64\n")), Some(64));
+}
+
+#[test]
 fn the_file_at_the_top_of_the_repository_is_right_and_begins_with_what_is_embedded() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../models.toml");
     let catalog = Catalog::load(&path).unwrap();
@@ -294,6 +307,11 @@ fn every_fault_names_line_entry_and_way_out() {
         (
             "precision = \"f16\"",
             "`f16` is no precision; write one of f32, bf16",
+        ),
+        ("native_size = 32", "`native_size` must be 64 to 4096 pixels"),
+        (
+            "native_size = 8192",
+            "native_size must be a whole number from 0 to 4096",
         ),
         ("pinned = \"yes\"", "`pinned` must be true or false"),
         (

@@ -21,6 +21,7 @@ const KEYS: &[&str] = &[
     "role",
     "prediction",
     "precision",
+    "native_size",
     "scheduler",
     "checkpoint",
     "vae",
@@ -94,6 +95,7 @@ impl<'a> EntryReader<'a> {
         let sha256 = self.sha256(table, source.as_ref());
         let variant = self.variant(table, source.as_ref());
         let scheduler = self.scheduler(table);
+        let native_size = self.native_size(table);
         let preset = self.preset(table);
         let image_encoder = self.text(table, "image_encoder").map(|(name, _)| name);
         let pinned = self.flag(table, "pinned").unwrap_or(false);
@@ -110,6 +112,7 @@ impl<'a> EntryReader<'a> {
             role,
             prediction,
             precision,
+            native_size,
             scheduler,
             image_encoder,
             preset,
@@ -136,13 +139,14 @@ impl<'a> EntryReader<'a> {
     /// Reports keys that mean nothing for a model of this kind: a line without effect is a mistake of its writer.
     fn check_kind(&mut self, table: &DeTable<'_>, kind: ModelKind) {
         use ModelKind::{Checkpoint, IpAdapter, Lora};
-        let only: [(&str, &[ModelKind]); 11] = [
+        let only: [(&str, &[ModelKind]); 12] = [
             ("checkpoint", &[Checkpoint]),
             ("vae", &[Checkpoint]),
             ("loras", &[Checkpoint]),
             ("embeddings", &[Checkpoint]),
             ("prediction", &[Checkpoint]),
             ("precision", &[Checkpoint]),
+            ("native_size", &[Checkpoint]),
             ("pinned", &[Checkpoint]),
             ("keep_alive", &[Checkpoint]),
             ("scheduler", &[Checkpoint, Lora]),

@@ -16,6 +16,9 @@ const TRAINED_STEPS: u32 = 1000;
 const MOST_PARTS: usize = 5;
 /// Strengths of what a dialect takes: beyond it nothing but noise comes out.
 const STRENGTHS: std::ops::RangeInclusive<f64> = -5.0..=5.0;
+/// Sides of training pictures: below it a UNet has no latents to halve, beyond it nobody has trained one.
+const SMALLEST_NATIVE: u32 = 64;
+const LARGEST_NATIVE: u32 = 4096;
 const LONGEST_KEEP_ALIVE: u64 = 365 * 24 * 3600;
 
 impl EntryReader<'_> {
@@ -121,6 +124,18 @@ impl EntryReader<'_> {
             loras.push(LoraInPreset { name, strength });
         }
         loras
+    }
+
+    /// The side of the squares that the model was trained on.
+    pub(super) fn native_size(&mut self, table: &DeTable<'_>) -> Option<u32> {
+        let value = table.get("native_size")?;
+        let side = self.whole(value.get_ref(), &value.span(), ("native_size", LARGEST_NATIVE))?;
+        if side < SMALLEST_NATIVE {
+            let problem = format!("`native_size` must be {SMALLEST_NATIVE} to {LARGEST_NATIVE} pixels");
+            self.fault(&value.span(), problem);
+            return None;
+        }
+        Some(side)
     }
 
     /// How long the model stays in memory when nobody uses it.

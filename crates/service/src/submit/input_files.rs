@@ -10,6 +10,7 @@ use pentimento_types::{
 use tokio::task::JoinSet;
 use tracing::Instrument as _;
 
+use super::fit::Fit;
 use super::submission::Submission;
 use crate::framing::is_framed;
 use crate::image_codec::MaskReading;
@@ -24,7 +25,7 @@ struct Wanted {
     role: InputRole,
     limits: InputLimits,
     /// The size that it is brought to.
-    fit: Option<Size>,
+    fit: Fit,
     /// How it is read, where it is a mask.
     mask: MaskReading,
     /// What its grey means there: [`pentimento_types::Recipe::differential_diffusion`].
@@ -114,7 +115,7 @@ impl Inner {
                 let wanted = Wanted {
                     role,
                     limits,
-                    fit: fit.filter(|_| role == InputRole::Init),
+                    fit: if role == InputRole::Init { fit } else { Fit::AsSent },
                     mask,
                     is_change_map: recipe.differential_diffusion,
                 };
@@ -145,8 +146,8 @@ impl Inner {
             ImageSource::Url(url) => self.file_at(url, wanted.limits.max_bytes).await?,
         };
         let decoding = image_codec::look_at(&bytes, wanted.limits)?;
-        self.admitted
-            .check(decoding.image_bytes().max(wanted.fit.map_or(0, Size::rgb_bytes)))?;
+        let fitted = wanted.fit.of(decoding.size).rgb_bytes();
+        self.admitted.check(decoding.image_bytes().max(fitted))?;
         self.check_decoding(decoding)?;
         let room = self.room_for(owner, decoding).await?;
         let inner = Arc::clone(self);
@@ -188,12 +189,13 @@ fn decoded_file(file: Bytes, wanted: Wanted) -> Result<(Bytes, RgbImage, Option<
             (mask.image, mask.is_alpha.then_some(JobNote::MaskIsAlpha))
         }
     };
-    match wanted.fit {
-        Some(size) if size != image.size() => {
-            let image = image_codec::resized(&image, size);
-            Ok((image_codec::to_file(&image)?, image, note))
-        }
-        _ if note.is_some() => Ok((image_codec::to_file(&image)?, image, note)),
-        _ => Ok((file, image, note)),
+    let size = wanted.fit.of(image.size());
+    if size != image.size() {
+        let image = image_codec::resized(&image, size);
+        return Ok((image_codec::to_file(&image)?, image, note));
     }
+    if note.is_some() {
+        return Ok((image_codec::to_file(&image)?, image, note));
+    }
+    Ok((file, image, note))
 }

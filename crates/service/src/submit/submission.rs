@@ -7,6 +7,7 @@ use pentimento_types::{
     JobOrigin, Recipe, Size, Start,
 };
 
+use super::fit::Fit;
 use crate::InputLimits;
 use crate::image_codec::MaskReading;
 
@@ -32,8 +33,8 @@ pub struct Submission {
     pub delivery: Delivery,
     /// How much of an image the dialect takes, and how large one may be that is made from noise.
     pub limits: InputLimits,
-    /// The size that the image to start from is brought to; None leaves it as it is.
-    pub fit: Option<Size>,
+    /// The size that the image to start from is brought to.
+    pub fit: Fit,
     /// Draws the number by which the dialect's callers name the job, where they do; again where another job has it.
     pub number: Option<fn() -> u64>,
     /// The caller's own name for the request: the same request under it is the same job.
@@ -59,7 +60,7 @@ impl Submission {
             Start::Noise(size) => *size,
             Start::Image { .. } => {
                 let framed = self.recipe.framing.map(|framing| framing.size);
-                self.fit.or(framed).unwrap_or(USUAL)
+                self.fit.expected().or(framed).unwrap_or(USUAL)
             }
         }
     }

@@ -187,6 +187,42 @@ async fn a_mask_in_its_alpha_channel_is_stored_as_what_it_means_and_noted() {
 }
 
 #[tokio::test]
+async fn a_size_that_is_left_open_is_the_pictures_own_within_the_models_native_one() {
+    let usual = Size {
+        width: 512,
+        height: 512,
+    };
+    let size = |width, height| Size { width, height };
+    let photo = RgbImage::new(size(120, 80), vec![90; 120 * 80 * 3]).unwrap();
+    let file = crate::image_codec::to_file(&photo).unwrap();
+    let limits = InputLimits {
+        max_side: 120,
+        ..LIMITS
+    };
+    for (side, expected) in [(128, photo.size()), (64, size(72, 48))] {
+        let text = format!(
+            "[[model]]\nname = \"demo\"\nkind = \"checkpoint\"\nsource = \"embedded:demo\"\nnative_size = {side}\n"
+        );
+        let config = TestConfig {
+            catalog: crate::Catalog::from_text(&text, std::path::Path::new("models.toml")).unwrap(),
+            ..TestConfig::default()
+        };
+        let test = TestService::start_with(FakeExecutor::new(), config);
+        for fit in [Fit::Open(None), Fit::Open(Some(usual))] {
+            let mut request = sample_request("x");
+            request.inputs = Inputs::new(ImageSource::Inline(file.clone()));
+            let submission = Submission {
+                fit,
+                ..submission(request, limits)
+            };
+            let id = test.service.submit(submission).await.unwrap();
+            let job = in_time(test.service.wait(id)).await.unwrap();
+            assert_eq!(finished_images(&job).unwrap()[0].size, expected, "{fit:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_picture_is_brought_to_the_size_that_is_asked_for() {
     let test = TestService::start(FakeExecutor::new());
     let size = Size {
@@ -200,7 +236,7 @@ async fn a_picture_is_brought_to_the_size_that_is_asked_for() {
     };
     let submission = Submission {
         dialect: dialect.clone(),
-        fit: Some(size),
+        fit: Fit::To(size),
         ..submission(sample_request("x"), LIMITS)
     };
     let id = test.service.submit(submission).await.unwrap();

@@ -41,8 +41,8 @@ async fn pictures_are_signed_and_the_manifest_of_their_input_goes_along_also_whe
 
     let signed = signed_photo(&signer);
     for fit in [
-        None,
-        Some(Size {
+        Fit::AsSent,
+        Fit::To(Size {
             width: 32,
             height: 16,
         }),

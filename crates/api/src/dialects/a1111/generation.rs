@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream::FuturesUnordered;
 use pentimento_service::image_codec::MaskReading;
-use pentimento_service::{InputLimits, Service, ServiceError, Submission, finished_images};
+use pentimento_service::{Fit, InputLimits, Service, ServiceError, Submission, finished_images};
 use pentimento_types::{ApiKeyId, DialectTag, Idempotency, ImageSource, Inputs, Job, JobId};
 
 use super::NAME;
@@ -79,7 +79,8 @@ async fn answer(
         inputs: part.inputs,
         delivery: parsed.delivery.clone(),
         limits: LIMITS,
-        fit: None,
+        // What is framed has its size from there.
+        fit: Fit::AsSent,
         number: None,
         idempotency: idempotency.clone().map(|named| of_part(named, at)),
         stays: false,

@@ -1,5 +1,6 @@
 //! From the fields to a valid request. Ranges and defaults are in `fields.rs`.
 
+use pentimento_service::Fit;
 use pentimento_types::{
     AlgorithmType, Delivery, EmbeddingRef, ImageSource, Inputs, IpAdapterRef, LoraRef, ModelId, NoiseSpacing,
     Recipe, SafetyAction, SafetyLevel, SafetyPolicy, SchedulerChoice, SchedulerKind, Size, StrengthRule,
@@ -61,8 +62,8 @@ pub(super) struct ParsedCall {
     /// Whether no other machine may run it.
     pub(super) stays: bool,
     pub(super) delivery: Delivery,
-    /// The size of the result.
-    pub(super) size: Size,
+    /// What the image is brought to.
+    pub(super) fit: Fit,
     pub(super) note: Note,
     /// Names of unknown fields.
     pub(super) ignored: Vec<String>,
@@ -102,7 +103,7 @@ pub(super) fn to_call(fields: Fields, call: Call, defaults: Defaults) -> Result<
     if model.is_none() {
         reader.refuse(MODEL_ID.name, "is required");
     }
-    let size = size(&mut reader, &mut warnings);
+    let (size, fit) = size(&mut reader, &mut warnings);
     let sampling = sampling(&mut reader, defaults.seed, &mut warnings);
     let adapters = adapters(&mut reader, &mut warnings);
     let extras = extras(
@@ -169,7 +170,7 @@ pub(super) fn to_call(fields: Fields, call: Call, defaults: Defaults) -> Result<
         inputs,
         stays: extras.stays,
         delivery,
-        size,
+        fit,
         note,
         ignored,
     })
@@ -240,9 +241,13 @@ fn embedding(name: String) -> EmbeddingRef {
     }
 }
 
-fn size(reader: &mut Reader, warnings: &mut Vec<String>) -> Size {
+/// What is asked for, or the vendor's usual size; and whether it was asked for at all.
+fn size(reader: &mut Reader, warnings: &mut Vec<String>) -> (Size, Fit) {
+    let mut is_open = true;
     let mut side = |field: &Field<Whole<i64>>| {
-        let given = reader.whole(field);
+        let asked = reader.whole_if_given(field);
+        is_open &= asked.is_none();
+        let given = asked.unwrap_or_else(|| Reader::usual(field));
         let rounded = (given + SIDE_STEP / 2) / SIDE_STEP * SIDE_STEP;
         if rounded != given {
             let name = field.name;
@@ -252,10 +257,16 @@ fn size(reader: &mut Reader, warnings: &mut Vec<String>) -> Size {
         }
         rounded
     };
-    Size {
+    let size = Size {
         width: side(&WIDTH),
         height: side(&HEIGHT),
-    }
+    };
+    let fit = if is_open {
+        Fit::Open(Some(size))
+    } else {
+        Fit::To(size)
+    };
+    (size, fit)
 }
 
 fn sampling(reader: &mut Reader, random_seed: u64, warnings: &mut Vec<String>) -> Sampling {

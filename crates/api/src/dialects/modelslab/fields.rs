@@ -107,8 +107,12 @@ pub(super) const DIFFERENTIAL_DIFFUSION: Field<Flag> = Field::new(
     Flag { default: false },
     "Takes the mask's grey for how much each pixel may change, from black, which stays, to white.",
 );
-pub(super) const WIDTH: Field<Whole<i64>> = Field::new("width", SIDE, "Pixels per line of the result.");
-pub(super) const HEIGHT: Field<Whole<i64>> = Field::new("height", SIDE, "Lines of the result.");
+pub(super) const WIDTH: Field<Whole<i64>> = Field::new(
+    "width",
+    SIDE,
+    "Pixels per line of the result. Where neither this nor height is given, a model that says its native size, such as the built-in demo, gives the size of init_image within that.",
+);
+pub(super) const HEIGHT: Field<Whole<i64>> = Field::new("height", SIDE, "Lines of the result. See width.");
 pub(super) const SAMPLES: Field<Whole<i64>> = Field::new(
     "samples",
     Whole {

@@ -128,8 +128,17 @@ impl Reader {
 
     /// A whole number, or the default.
     pub(super) fn whole(&mut self, field: &Field<Whole<i64>>) -> u32 {
-        let found = self.number_if_given(field).unwrap_or(field.kind.default);
-        u32::try_from(found).expect("no count of the tables is negative or large")
+        self.whole_if_given(field).unwrap_or_else(|| Self::usual(field))
+    }
+
+    /// None where the caller leaves it open, or what was sent is no such number.
+    pub(super) fn whole_if_given(&mut self, field: &Field<Whole<i64>>) -> Option<u32> {
+        self.number_if_given(field).map(count)
+    }
+
+    /// The default.
+    pub(super) fn usual(field: &Field<Whole<i64>>) -> u32 {
+        count(field.kind.default)
     }
 
     /// A number, or the default.
@@ -246,6 +255,10 @@ impl Reader {
         }
         image.unwrap_or_else(|| ImageSource::Url(String::new()))
     }
+}
+
+fn count(number: i64) -> u32 {
+    u32::try_from(number).expect("no count of the tables is negative or large")
 }
 
 /// What stands before `://`, in lower case.

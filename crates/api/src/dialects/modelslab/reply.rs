@@ -61,6 +61,14 @@ pub(super) fn success(job: &Job, note: &Note, images: &[StoredImage], links: &[S
         "webhook_status": "",
         "meta": meta(job, note),
     });
+    // What was left open is known by now.
+    if let Some(size) = images.first().map(|image| image.size) {
+        for (names, side) in [(["W", "width"], size.width), (["H", "height"], size.height)] {
+            for name in names {
+                reply["meta"][name] = side.into();
+            }
+        }
+    }
     if let Some(warning) = warning(note, &job.notes) {
         reply["warning"] = warning.into();
     }

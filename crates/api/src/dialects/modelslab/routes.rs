@@ -168,7 +168,7 @@ async fn generate(
             ..parsed.delivery
         },
         limits: LIMITS,
-        fit: Some(parsed.size),
+        fit: parsed.fit,
         number: Some(number::draw),
         idempotency,
         stays: parsed.stays,

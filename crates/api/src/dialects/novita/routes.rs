@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use pentimento_service::image_codec::MaskReading;
-use pentimento_service::{InputLimits, Submission, finished_images};
+use pentimento_service::{Fit, InputLimits, Submission, finished_images};
 use pentimento_types::{DialectTag, Idempotency, JobId};
 use serde_json::Value;
 
@@ -71,7 +71,8 @@ async fn lcm_img2img(
         mask: MaskReading::default(),
         delivery: parsed.delivery,
         limits: LIMITS,
-        fit: None,
+        // The vendor has no field for it.
+        fit: Fit::Open(None),
         number: None,
         idempotency,
         stays: false,

@@ -1,6 +1,6 @@
 //! From the fields to a valid request. Ranges and defaults are in `fields.rs`.
 
-use pentimento_service::{BaseModel, Catalog, ModelKind};
+use pentimento_service::{BaseModel, Catalog, Fit, ModelKind};
 use pentimento_types::{
     Delivery, ImageFormat, ImageSource, Inputs, IpAdapterRef, LoraRef, ModelId, NoiseSpacing, Recipe,
     SchedulerChoice, SchedulerKind, Size, Start, StrengthRule,
@@ -68,7 +68,7 @@ pub(crate) struct ParsedCall {
     pub(crate) inputs: Inputs<ImageSource>,
     pub(super) delivery: Delivery,
     /// What the image is brought to.
-    pub(super) fit: Option<Size>,
+    pub(super) fit: Fit,
     pub(crate) style: ReplyStyle,
     /// Names of fields without effect.
     pub(crate) ignored: Vec<String>,
@@ -113,7 +113,7 @@ pub(super) fn to_call(
         inputs: Inputs::from_noise(size.unwrap_or_else(|| usual_size(catalog, &recipe.model))),
         recipe,
         delivery,
-        fit: size,
+        fit: size.map_or(Fit::Open(None), Fit::To),
         style,
         ignored: Vec::new(),
     };
@@ -217,10 +217,11 @@ fn size(fields: &mut Fields) -> Result<Option<Size>, FieldError> {
 /// What a model was trained on, as far as the catalogue says it.
 fn usual_size(catalog: &Catalog, model: &ModelId) -> Size {
     let entry = catalog.resolve(model, ModelKind::Checkpoint).ok();
-    let side = match entry.and_then(|entry| entry.base) {
+    let said = entry.as_ref().and_then(|entry| entry.native_side());
+    let side = said.unwrap_or_else(|| match entry.and_then(|entry| entry.base) {
         Some(BaseModel::Sdxl) => 1024,
         Some(BaseModel::Sd15 | BaseModel::Sd2) | None => 512,
-    };
+    });
     Size {
         width: side,
         height: side,

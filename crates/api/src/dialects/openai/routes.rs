@@ -6,7 +6,7 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use pentimento_service::image_codec::MaskReading;
-use pentimento_service::{Catalog, InputLimits, Submission};
+use pentimento_service::{Catalog, Fit, InputLimits, Submission};
 use pentimento_types::{ApiKeyId, DialectTag, Idempotency, JobId, JobOrigin};
 
 use super::auth::Caller;
@@ -108,10 +108,10 @@ pub(crate) fn submission(
         },
         limits: InputLimits {
             // Without a size the result has that of the image.
-            max_side: if parsed.fit.is_some() {
-                u32::MAX
-            } else {
+            max_side: if parsed.fit == Fit::Open(None) {
                 LONGEST_SIDE
+            } else {
+                u32::MAX
             },
             max_pixels: u64::MAX,
             max_bytes: MAX_IMAGE_BYTES as u64,

@@ -64,13 +64,11 @@ fn a_minimal_body_gets_the_documented_defaults() {
     assert_eq!(request.scheduler.kind, None);
     assert_eq!(request.scheduler.strength_rule, StrengthRule::FewerSteps);
     assert_eq!(request.scheduler.spacing, NoiseSpacing::Karras);
-    assert_eq!(
-        call.size,
-        Size {
-            width: 512,
-            height: 512
-        }
-    );
+    let usual = Size {
+        width: 512,
+        height: 512,
+    };
+    assert_eq!(call.fit, Fit::Open(Some(usual)));
     assert_eq!((call.note.warning, call.enhance_prompt), (None, true));
     assert_eq!(
         call.delivery.safety,
@@ -130,10 +128,10 @@ fn numbers_come_as_numbers_or_texts() {
     ] {
         assert_eq!(accepted("seed", random).recipe.seed, RANDOM);
     }
-    let size = accepted("width", json!("384")).size;
-    assert_eq!((size.width, size.height), (384, 512));
+    let size = |width, height| Fit::To(Size { width, height });
+    assert_eq!(accepted("width", json!("384")).fit, size(384, 512));
     let odd = accepted("height", json!(509));
-    assert_eq!(odd.size.height, 512);
+    assert_eq!(odd.fit, size(512, 512), "asked for, though it is the usual one");
     assert!(
         odd.note
             .warning

@@ -56,7 +56,7 @@ fn a_minimal_body_gets_the_documented_defaults() {
     assert_eq!((recipe.guidance_scale, recipe.strength), (7.5, 0.75));
     assert_eq!(
         (call.inputs.init(), call.inputs.mask(), call.fit),
-        (Some(&file()), None, None)
+        (Some(&file()), None, Fit::Open(None))
     );
     assert_eq!(
         call.style,
@@ -133,7 +133,7 @@ fn what_is_sent_becomes_the_recipe() {
     );
     assert_eq!(
         call.fit,
-        Some(Size {
+        Fit::To(Size {
             width: 128,
             height: 64
         })
