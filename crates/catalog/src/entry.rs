@@ -191,6 +191,8 @@ pub struct ModelEntry {
     pub precision: Option<ModelPrecision>,
     /// The side in pixels of the squares that it was trained on, where it is said: see [`Self::native_side`].
     pub native_size: Option<u32>,
+    /// Of a checkpoint: the entry of its own LCM-LoRA; None is the one of its base.
+    pub lcm_lora: Option<String>,
     /// How it wants to be run.
     pub scheduler: SchedulerSettings,
     /// Of an IP-Adapter: the entry of its image encoder; None is the one that lies beside its file.
@@ -222,6 +224,7 @@ impl ModelEntry {
             prediction: None,
             precision: None,
             native_size: None,
+            lcm_lora: None,
             scheduler: SchedulerSettings::default(),
             image_encoder: None,
             preset: None,

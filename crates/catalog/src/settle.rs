@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use crate::parse::Located;
 use crate::{EntryFault, ModelEntry, ModelKind};
 
-/// Checks that the parts of every preset and the image encoders of adapters are there, and gives each preset the files of its
-/// checkpoint.
+/// Checks that the parts of every preset, the LCM-LoRAs of checkpoints and the image encoders of adapters are there, and gives
+/// each preset the files of its checkpoint.
 pub(crate) fn settle(
     located: &mut [Located],
     find: impl Fn(ModelKind, &str) -> Option<usize>,
@@ -27,6 +27,14 @@ pub(crate) fn settle(
             fault(format!(
                 "its image_encoder is `{name}`, which no entry of this file describes; add one, or remove the line where the \
                  encoder lies beside the adapter"
+            ));
+        }
+        if let Some(name) = &entry.lcm_lora
+            && find(ModelKind::Lora, name).is_none()
+        {
+            fault(format!(
+                "its lcm_lora is `{name}`, which no entry of this file describes; add one, or remove the line for the LCM-LoRA of \
+                 its base"
             ));
         }
         let Some(preset) = &entry.preset else { continue };
@@ -79,6 +87,8 @@ fn take_over(entry: &mut ModelEntry, base: ModelEntry) {
     entry.role = entry.role.take().or(base.role);
     entry.prediction = entry.prediction.or(base.prediction);
     entry.precision = entry.precision.or(base.precision);
+    entry.native_size = entry.native_size.or(base.native_size);
+    entry.lcm_lora = entry.lcm_lora.take().or(base.lcm_lora);
     entry.keep_alive = entry.keep_alive.or(base.keep_alive);
     entry.scheduler = std::mem::take(&mut entry.scheduler).or(&base.scheduler);
     // A checkpoint with a source of its own may have a VAE and LoRAs, too.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pentimento_catalog::{BaseModel, Catalog, ModelEntry, ModelKind, Unavailable};
 use pentimento_engine::{CheckpointFacts, ResolvedModels};
-use pentimento_types::{JobNote, Recipe, describe_chain};
+use pentimento_types::{JobNote, ModelId, Recipe, describe_chain};
 
 use crate::inner::{Inner, PLANS_AT_ONCE};
 use crate::looks::PATIENCE;
@@ -44,10 +44,11 @@ impl Inner {
         Ok((models, notes))
     }
 
-    /// Begins to fetch the LCM-LoRA together with a checkpoint that is still on its way, where its base is known.
+    /// Begins to fetch the LCM-LoRA together with a checkpoint that is still on its way, where the entry says which it is.
     async fn begin_lcm_lora(&self, checkpoint: &ModelEntry) {
-        if checkpoint.base.is_some() && self.hub.under_way(checkpoint).is_some() {
-            for entry in lcm_loras_for(&self.catalog, checkpoint.base) {
+        let is_said = checkpoint.base.is_some() || checkpoint.lcm_lora.is_some();
+        if is_said && self.hub.under_way(checkpoint).is_some() {
+            for entry in lcm_loras_for(&self.catalog, checkpoint, checkpoint.base) {
                 self.begin_to_obtain(ModelRole::Lora, &entry).await;
             }
         }
@@ -65,7 +66,7 @@ impl Inner {
         if facts.is_distilled {
             return Ok(None);
         }
-        let wanted = lcm_loras_for(&self.catalog, facts.base);
+        let wanted = lcm_loras_for(&self.catalog, checkpoint, facts.base);
         let wanted = wanted.into_iter().map(|entry| (ModelRole::Lora, entry)).collect();
         self.usable(wanted).await.map(Some)
     }
@@ -113,8 +114,20 @@ impl Inner {
     }
 }
 
-/// The LCM-LoRA that is said to be for this base, or where none is, those of which no base is said.
-fn lcm_loras_for(catalog: &Catalog, base: Option<BaseModel>) -> Vec<Arc<ModelEntry>> {
+/// The LCM-LoRA that the checkpoint names, or the one that is said to be for its base, or where none is, those of which no base is
+/// said.
+fn lcm_loras_for(
+    catalog: &Catalog,
+    checkpoint: &ModelEntry,
+    base: Option<BaseModel>,
+) -> Vec<Arc<ModelEntry>> {
+    if let Some(name) = &checkpoint.lcm_lora {
+        // A catalogue names no LoRA that it has not.
+        return catalog
+            .resolve(&ModelId::new(name), ModelKind::Lora)
+            .into_iter()
+            .collect();
+    }
     let all = catalog
         .entries()
         .iter()
@@ -132,10 +145,12 @@ fn lcm_loras_for(catalog: &Catalog, base: Option<BaseModel>) -> Vec<Arc<ModelEnt
 mod tests {
     use std::path::Path;
 
+    use pentimento_catalog::Source;
+
     use super::*;
 
     #[test]
-    fn one_lcm_lora_is_for_a_base() {
+    fn a_checkpoint_has_its_own_lcm_lora_or_its_bases() {
         let lora = |name: &str, base: &str| {
             format!(
                 "[[model]]\nname = \"{name}\"\nkind = \"lora\"\nsource = \"{name}.safetensors\"\nrole = \"lcm\"\n{base}\n"
@@ -145,12 +160,20 @@ mod tests {
             lora("any", ""),
             lora("one", "base = \"sd15\""),
             lora("xl", "base = \"sdxl\""),
+            "[[model]]\nname = \"own\"\nkind = \"lora\"\nsource = \"own.safetensors\"\n".to_owned(),
         ];
         let catalog = Catalog::from_text(&text.concat(), Path::new("models.toml")).unwrap();
-        let names = |base| {
-            let found = lcm_loras_for(&catalog, base);
+        let names_for = |lcm_lora: Option<&str>, base| {
+            let checkpoint = ModelEntry {
+                lcm_lora: lcm_lora.map(str::to_owned),
+                ..ModelEntry::new("c", ModelKind::Checkpoint, Source::Path("c".into()))
+            };
+            let found = lcm_loras_for(&catalog, &checkpoint, base);
             found.iter().map(|entry| entry.name.clone()).collect::<Vec<_>>()
         };
+        let names = |base| names_for(None, base);
+        // It is known by any of its names.
+        assert_eq!(names_for(Some("own.safetensors"), Some(BaseModel::Sd15)), ["own"]);
         assert_eq!(names(Some(BaseModel::Sdxl)), ["xl"]);
         assert_eq!(names(Some(BaseModel::Sd2)), ["any"]);
         assert_eq!(names(None), ["any"]);

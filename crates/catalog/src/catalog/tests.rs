@@ -432,6 +432,31 @@ fn a_key_that_means_nothing_for_the_kind_is_a_fault() {
 }
 
 #[test]
+fn a_checkpoint_names_its_lcm_lora_and_a_preset_of_it_has_the_same() {
+    let lora = entry("name = \"fast\"").replace("checkpoint", "lora");
+    let preset = "[[model]]\nname = \"p\"\nkind = \"checkpoint\"\ncheckpoint = \"a\"\n";
+    let base = entry("lcm_lora = \"fast\"") + "native_size = 96\n";
+    let catalog = read(&format!("{base}{preset}{lora}")).unwrap();
+    for entry in &catalog.entries()[..2] {
+        assert_eq!(entry.lcm_lora.as_deref(), Some("fast"), "{}", entry.name);
+        assert_eq!(entry.native_side(), Some(96), "{}", entry.name);
+    }
+    for (text, expected) in [
+        (
+            entry("lcm_lora = \"fast\""),
+            "its lcm_lora is `fast`, which no entry of this file describes; add one, or remove the line",
+        ),
+        (
+            entry("lcm_lora = \"fast\"").replace("checkpoint", "lora") + &lora,
+            "`lcm_lora` means something for checkpoint only",
+        ),
+    ] {
+        let found = faults(&text);
+        assert!(found.contains(expected), "{text}: {found}");
+    }
+}
+
+#[test]
 fn an_ip_adapter_names_its_image_encoder_which_may_be_a_folder_of_a_repository() {
     let adapter = |line: &str| entry(line).replace("checkpoint", "ip_adapter");
     let encoder = "[[model]]\nname = \"e\"\nkind = \"image_encoder\"\nsource = \"hf:owner/repo:models/image_encoder/\"\n\

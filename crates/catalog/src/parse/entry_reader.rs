@@ -22,6 +22,7 @@ const KEYS: &[&str] = &[
     "prediction",
     "precision",
     "native_size",
+    "lcm_lora",
     "scheduler",
     "checkpoint",
     "vae",
@@ -96,6 +97,7 @@ impl<'a> EntryReader<'a> {
         let variant = self.variant(table, source.as_ref());
         let scheduler = self.scheduler(table);
         let native_size = self.native_size(table);
+        let lcm_lora = self.text(table, "lcm_lora").map(|(name, _)| name);
         let preset = self.preset(table);
         let image_encoder = self.text(table, "image_encoder").map(|(name, _)| name);
         let pinned = self.flag(table, "pinned").unwrap_or(false);
@@ -113,6 +115,7 @@ impl<'a> EntryReader<'a> {
             prediction,
             precision,
             native_size,
+            lcm_lora,
             scheduler,
             image_encoder,
             preset,
@@ -139,7 +142,7 @@ impl<'a> EntryReader<'a> {
     /// Reports keys that mean nothing for a model of this kind: a line without effect is a mistake of its writer.
     fn check_kind(&mut self, table: &DeTable<'_>, kind: ModelKind) {
         use ModelKind::{Checkpoint, IpAdapter, Lora};
-        let only: [(&str, &[ModelKind]); 12] = [
+        let only: [(&str, &[ModelKind]); 13] = [
             ("checkpoint", &[Checkpoint]),
             ("vae", &[Checkpoint]),
             ("loras", &[Checkpoint]),
@@ -147,6 +150,7 @@ impl<'a> EntryReader<'a> {
             ("prediction", &[Checkpoint]),
             ("precision", &[Checkpoint]),
             ("native_size", &[Checkpoint]),
+            ("lcm_lora", &[Checkpoint]),
             ("pinned", &[Checkpoint]),
             ("keep_alive", &[Checkpoint]),
             ("scheduler", &[Checkpoint, Lora]),

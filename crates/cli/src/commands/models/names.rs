@@ -32,13 +32,16 @@ pub(super) fn named(catalog: &Catalog, name: &str) -> anyhow::Result<Vec<Arc<Mod
     Ok(found)
 }
 
-/// The entry, and of a preset or an IP-Adapter the models that are used with it.
+/// The entry, and the models that are used with it: the parts of a preset, a checkpoint's own LCM-LoRA, an IP-Adapter's encoder.
 pub(super) fn with_parts(catalog: &Catalog, entry: &Arc<ModelEntry>) -> Vec<Arc<ModelEntry>> {
     let mut entries = vec![Arc::clone(entry)];
-    let encoder = entry.image_encoder.iter();
-    entries.extend(
-        encoder.filter_map(|name| catalog.resolve(&ModelId::new(name), ModelKind::ImageEncoder).ok()),
-    );
+    let encoder = entry
+        .image_encoder
+        .iter()
+        .map(|name| (ModelKind::ImageEncoder, name));
+    let lcm_lora = entry.lcm_lora.iter().map(|name| (ModelKind::Lora, name));
+    let named = encoder.chain(lcm_lora);
+    entries.extend(named.filter_map(|(kind, name)| catalog.resolve(&ModelId::new(name), kind).ok()));
     let Some(preset) = &entry.preset else {
         return entries;
     };
