@@ -18,16 +18,16 @@ from pathlib import Path
 import snapshot
 
 HERE = Path(__file__).parent
-UNET_STEPS = 26_000  # at both sizes together: the learning rate falls over all of them
+UNET_STEPS = 6_000  # at both sizes together: the learning rate falls over all of them
 # name, script and arguments, steps, checkpoint, processes
 STAGES = [
     ("vae", ["train_vae.py"], 7_000, "vae.pt", 1),
     ("text", ["train_text.py", "--captions", "25000"], 1_500, "text.pt", 1),
     ("whiten", ["whiten.py"], 0, "vae_white.pt", 1),
     ("latents64", ["make_latents.py", "--size", "64"], 20, "latents/64-*.pt", 2),
-    ("unet64", ["train_unet.py", "--size", "64", "--schedule", str(UNET_STEPS)], 6_000, "unet.pt", 2),
+    ("unet64", ["train_unet.py", "--size", "64", "--batch", "128", "--schedule", str(UNET_STEPS)], 1_600, "unet.pt", 1),
     ("latents", ["make_latents.py"], 40, "latents/128-*.pt", 2),
-    ("unet", ["train_unet.py", "--batch", "16"], UNET_STEPS, "unet.pt", 2),
+    ("unet", ["train_unet.py", "--text-lr", "0"], UNET_STEPS, "unet.pt", 1),
     ("decoder", ["train_vae.py", "--decoder-only", "1", "--lr", "2e-4"], 5_000, "vae_decoder.pt", 1),
     ("lcm", ["train_lcm.py"], 4_000, "lcm.pt", 1),
     ("lora", ["train_style.py", "--kind", "lora"], 800, "style_lora.pt", 1),
@@ -41,7 +41,7 @@ STAGES = [
 # Only when named by --only: larger pictures, from the UNet of 128 px, whose steps they go on counting.
 LATER = [
     ("latents256", ["make_latents.py", "--size", "256"], 16, "latents/256-*.pt", 2),
-    ("unet256", ["train_unet.py", "--size", "256", "--batch", "8"], 32_000, "unet.pt", 2),
+    ("unet256", ["train_unet.py", "--size", "256", "--batch", "16"], 7_000, "unet.pt", 1),
 ]
 
 SMOKE = {"vae": ["--pool", "24"], "text": ["--captions", "3000"], "latents64": ["--pairs", "64"], "latents": ["--pairs", "64"], "decoder": ["--pool", "24"],
@@ -97,7 +97,6 @@ def main():
             break
         processes = min(processes, a.threads)
         threads = str(max(1, a.threads // processes))
-        (a.run / "rendezvous").unlink(missing_ok=True)
         print("stage", name, flush=True)
         children[:] = [subprocess.Popen(
             [sys.executable, str(HERE / command[0]), *command[1:], "--run", str(a.run), "--minutes", str(left), "--threads", threads]

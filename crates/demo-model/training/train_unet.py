@@ -5,12 +5,9 @@ The others are pairs: the noisy latent is made from a picture, the caption and t
 with other attributes (the same meadow at night, with a cat instead of the dog).
 The target moves from the first to the second picture as the noise grows (`obedience`), so that in image-to-image the
 prompt wins over the input's colours and things at a strength where the layout is still known.
-
-With `--world 2`, start it twice with `--rank 0` and `--rank 1`: both train on their own batches and average gradients.
 """
 import numpy as np
 import torch
-import torch.distributed as dist
 
 from clip_tokens import Clip, Compact
 from models import make_text, make_unet
@@ -59,19 +56,6 @@ class Data:
         return self.a[i].float(), self.b[i].float(), self.ids[i, torch.randint(0, 3, (n,))].long()
 
 
-def shared(gradients, over, world):
-    """Averages the gradients over the processes in place; returns whether any process is at its end."""
-    if world == 1:
-        return over
-    flat = torch.cat([g.reshape(-1) for g in gradients] + [torch.tensor([float(over)])])
-    dist.all_reduce(flat)
-    at = 0
-    for g in gradients:
-        g.copy_(flat[at:at + g.numel()].view_as(g) / world)
-        at += g.numel()
-    return bool(flat[-1] > 0)
-
-
 def load_text(run):
     """The text encoder of stage 2 and its compact tokens."""
     text = torch.load(run / "text.pt")
@@ -82,18 +66,17 @@ def load_text(run):
 
 
 def main():
-    a = arguments(__doc__, size=(int, 128, "pixels"), batch=(int, 32, "of each process"), lr=(float, 6e-4, "peak"),
+    a = arguments(__doc__, size=(int, 128, "pixels"), batch=(int, 64, "samples in a step"), lr=(float, 8e-4, "peak"),
                   schedule=(int, 0, "steps that the learning rate falls over, where more follow at another size; 0: the stage's"),
                   text_lr=(float, .1, "the text encoder's share of the rate; 0 freezes it"),
-                  decay=(float, .9995, "of the average"), empty=(float, .1, "share of empty captions"),
-                  pairs=(float, .4, "share of pair samples"), offset=(float, .05, "offset noise"),
-                  rank=(int, 0, "of this process"), world=(int, 1, "processes"))
+                  decay=(float, .999, "of the average"), empty=(float, .1, "share of empty captions"),
+                  pairs=(float, .4, "share of pair samples"), offset=(float, .05, "offset noise"))
     torch.manual_seed(int.from_bytes(np.random.bytes(4)))
     encoder, compact = load_text(a.run)
     unet = make_unet()
     both = torch.nn.ModuleDict(dict(unet=unet, text=encoder))
-    groups = [dict(params=list(unet.parameters()), share=1.), dict(params=list(encoder.parameters()) if a.text_lr else [], share=a.text_lr)]
-    opt = torch.optim.AdamW([g for g in groups if g["params"]], a.lr, (.9, .99), weight_decay=1e-2)
+    groups = [dict(params=list(unet.parameters()), share=1.), dict(params=list(encoder.parameters()), share=a.text_lr)]
+    opt = torch.optim.AdamW(groups, a.lr, (.9, .99), weight_decay=1e-2, fused=True)
     trained = [p for g in opt.param_groups for p in g["params"]]
     average, step, samples, since = Average(both, a.decay), 0, {}, 0
     path = a.run / "unet.pt"
@@ -103,16 +86,14 @@ def main():
         since = resume(opt, s)
         average.state, average.count, step, samples = s["average"], s["count"], s["step"], s["samples"]
     data, null = Data(a.run, a.size, compact), compact([""])[0]
-    if a.world > 1:
-        dist.init_process_group("gloo", init_method=f"file://{(a.run / 'rendezvous').resolve()}", rank=a.rank, world_size=a.world)
-    budget, first, losses, bins, over = Budget(a.minutes), step, [], {}, False
+    budget, first, losses, bins = Budget(a.minutes), step, [], {}
     log(a.run, "unet_start", size=a.size, pairs=len(data.a), step=step, parameters=sum(p.numel() for p in unet.parameters()))
 
     def checkpoint():
         save(dict(model=both.state_dict(), optimizer=opt.state_dict(), average=average.state, count=average.count,
                   step=step, samples=samples), path)
 
-    while not over and not (a.steps and step >= a.steps):
+    while not budget.over() and not (a.steps and step >= a.steps):
         if step % 100 == 99:
             data.refresh()
         source, target, ids = data.batch(a.batch)
@@ -131,30 +112,25 @@ def main():
             out = unet(x, t, states).sample.float()
         each = ((out - goal) ** 2).mean((1, 2, 3))
         loss = (each * WEIGHTS[t]).mean()
-        opt.zero_grad(set_to_none=False)
+        opt.zero_grad()
         loss.backward()
-        # The end is agreed on along with the gradients, so that no process waits for one that has stopped.
-        over = shared([p.grad if p.grad is not None else torch.zeros_like(p) for p in trained], budget.over(), a.world)
         for g in opt.param_groups:
             g["lr"] = g["share"] * rate(a.lr, step, a.schedule or a.steps, 200, since)
         torch.nn.utils.clip_grad_norm_(trained, 1.)
         opt.step()
         step += 1
-        samples[a.size] = samples.get(a.size, 0) + a.batch * a.world
-        if a.rank > 0:
-            continue
+        samples[a.size] = samples.get(a.size, 0) + a.batch
         average.update(both)
         losses.append(loss.item())
         for k, v in zip(t.tolist(), each.tolist()):
             bins.setdefault(k // 200, []).append(v)
         if step % 50 == 0:
             log(a.run, "unet", step=step, loss=float(np.mean(losses)), by_t=[round(float(np.mean(bins[k])), 3) for k in sorted(bins)],
-                pairs=len(data.a), per_second=(step - first) * a.batch * a.world / budget.spent, minutes=budget.spent / 60)
+                pairs=len(data.a), per_second=(step - first) * a.batch / budget.spent, minutes=budget.spent / 60)
             losses, bins = [], {}
         if budget.save_due():
             checkpoint()
-    if a.rank == 0:
-        checkpoint()
+    checkpoint()
     log(a.run, "unet_done", step=step, samples=samples)
 
 
