@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
+use crate::support::any_size;
 use crate::support::client::{generate, get, good_body, good_modelslab_body, http, send};
 use crate::support::server::TestServer;
 
@@ -239,7 +240,7 @@ async fn waiting_requests_hold_no_decoded_pictures() {
     const BUDGET: u64 = 64 * MIB;
     /// What else a waiting job takes, and what decoding leaves with the allocator.
     const BESIDE: u64 = 160 * MIB;
-    let server = TestServer::start_with(&[], &[(IMAGE_MEMORY, &BUDGET.to_string())]);
+    let server = TestServer::start_with(&["--models", &any_size()], &[(IMAGE_MEMORY, &BUDGET.to_string())]);
     let mut body = good_body();
     body["input_image"] = json!(large_flat_picture());
     let body = Bytes::from(body.to_string());

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::support::any_size;
 use crate::support::client::{generate, get, good_body, http, send};
 use crate::support::pictures;
 use crate::support::server::TestServer;
@@ -158,7 +159,7 @@ async fn a_picture_of_ours_says_where_it_comes_from() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watermark_outlives_the_file_where_the_operator_wants_one_and_is_not_in_what_no_network_has_made() {
-    let server = TestServer::start_with(&["--compliance", "eu"], &[]);
+    let server = TestServer::start_with(&["--compliance", "eu", "--models", &any_size()], &[]);
     let mut body = good_body();
     body["input_image"] = pictures::base64_of_size(320, 256).into();
     let picture = async |body: &Value| {

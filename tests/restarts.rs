@@ -10,6 +10,7 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::support::any_size;
 use crate::support::client::{
     Reply, addresses, generate, get, good_body, good_modelslab_body, http, pictures_of, send,
 };
@@ -107,7 +108,11 @@ async fn a_job_beyond_its_deadline_fails_in_its_dialect_and_is_not_begun_by_the_
     const ALONE: (&str, &str) = ("PENTIMENTO_RUNNING_JOBS", "1");
     let with_deadline = |home: &Path, seconds, more: &[(&str, &str)]| {
         let deadline = ("PENTIMENTO_JOB_DEADLINE_SECONDS", seconds);
-        TestServer::start_in(home, &[], &[&[deadline, ALONE], more].concat())
+        TestServer::start_in(
+            home,
+            &["--models", &any_size()],
+            &[&[deadline, ALONE], more].concat(),
+        )
     };
     // Far more than a second on any machine.
     let long = modelslab_body(1, 150, 1024);

@@ -41,6 +41,12 @@ pub(crate) fn tests_folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../tests")
 }
 
+/// A catalogue with the embedded model that makes pictures as large as what is sent.
+pub(crate) fn any_size() -> String {
+    let path = tests_folder().join("catalogues/any-size.toml");
+    path.to_str().expect("a plain path").to_owned()
+}
+
 /// A folder with everything in it.
 pub(crate) fn copy_folder(from: &Path, to: &Path) {
     fs_err::create_dir_all(to).expect("a folder can be made");

@@ -31,7 +31,7 @@ pub(super) const INPUT_IMAGE: Field<Image<Required>> = Field::new(
         address: false,
         default: Required,
     },
-    "The image to start from: a PNG, JPEG or WebP file in base64, at most 2048 pixels on a side. The result has its size.",
+    "The image to start from: a PNG, JPEG or WebP file in base64, at most 2048 pixels on a side. The result has its size, or what a small model reduces it to (`native_size` in the catalogue).",
 );
 pub(super) const PROMPT: Field<Text<Required>> = Field::new(
     "prompt",
