@@ -146,8 +146,11 @@ impl Shared {
                 if waits > NEWEST_WAITS {
                     self.bury(&message, &newer.to_string()).await?;
                 } else {
-                    tracing::warn!(job = %id, error = %newer, "a job is left for an upgraded node");
-                    self.lock().newer.insert(id, SystemClock.now() + NEWER_AGAIN);
+                    let again = SystemClock.now() + NEWER_AGAIN;
+                    // A busy node is given it with each job that it asks for.
+                    if self.lock().newer.insert(id, again).is_none() {
+                        tracing::warn!(job = %id, error = %newer, "a job is left for an upgraded node");
+                    }
                     self.leave(&message, NOT_NOW).await?;
                 }
                 return Ok(Looked::Left);
