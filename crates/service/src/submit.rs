@@ -17,6 +17,7 @@ use tokio::sync::OwnedRwLockReadGuard;
 use tracing::Instrument as _;
 
 pub use self::fit::Fit;
+use self::fit::STEP;
 pub(crate) use self::input_files::{Checked, keep_everything, size_of};
 pub use self::submission::Submission;
 pub(crate) use self::unfinished::{Unfinished, goes_on_alone};
@@ -68,8 +69,6 @@ pub(crate) struct Planned {
 /// Refuses the size of what is to be computed from noise, or from a picture that is framed. A UNet takes latents of whole pixels only, and nothing is cropped
 /// from what was never given.
 fn check_size(size: Size, limits: InputLimits) -> Result<(), ServiceError> {
-    /// Image pixels per latent pixel and side, in every VAE of Stable Diffusion.
-    const STEP: u32 = 8;
     let sides = [size.width, size.height];
     let fits = |side: u32| side >= STEP && side.is_multiple_of(STEP) && side <= limits.max_side;
     if sides.into_iter().all(fits) && size.pixels() <= limits.max_pixels {

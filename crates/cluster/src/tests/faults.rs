@@ -198,10 +198,7 @@ async fn without_the_broker_a_node_takes_and_runs_its_own_jobs_and_tells_the_oth
         let (a, b) = (node(&broker, &name, "a").await, node(&broker, &name, "b").await);
         let before = a.submit().await;
         broker.kill();
-        eventually("the line is down", async || {
-            (!a.cluster.jobs.shared.connection.is_up()).then_some(())
-        })
-        .await;
+        away(&a).await;
         let id = a.submit_job(told()).await;
         let claimed = claim(&a).await;
         // The one of before may be another's by now.
@@ -244,10 +241,7 @@ async fn a_node_that_runs_nothing_leaves_a_job_to_its_worker_however_long_it_is_
         let attempt = started(&b, id).await;
         sees(&a, id, JobState::Running).await;
         broker.kill();
-        eventually("the line is down", async || {
-            (!a.cluster.jobs.shared.connection.is_up()).then_some(())
-        })
-        .await;
+        away(&a).await;
         // Longer than a worker may be silent.
         tokio::time::sleep(3 * LEASE).await;
         let job = a.get(id).await.unwrap();

@@ -103,6 +103,14 @@ async fn front(broker: &Broker, cluster: &str, id: &str) -> Node {
     start_with(settings(broker, cluster), named, (clock, LIMITS), parts).await
 }
 
+/// Waits until a node has noticed that its broker is gone.
+async fn away(node: &Node) {
+    eventually("the line is down", async || {
+        (!node.cluster.jobs.shared.connection.is_up()).then_some(())
+    })
+    .await;
+}
+
 impl Node {
     /// The same node after a restart.
     async fn restarted(self, broker: &Broker, cluster: &str) -> Self {

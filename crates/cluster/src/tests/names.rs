@@ -33,13 +33,6 @@ async fn take_name(node: &Node, job: &Job) {
     rooms.names.overwrite(&key, plain(&holder)).await.unwrap();
 }
 
-async fn away(node: &Node) {
-    eventually("the line is down", async || {
-        (!node.cluster.jobs.shared.connection.is_up()).then_some(())
-    })
-    .await;
-}
-
 async fn known(node: &Node, id: JobId) {
     eventually("it is known", async || {
         node.cluster.jobs.get(id).await.ok().flatten()

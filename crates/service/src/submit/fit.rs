@@ -3,7 +3,7 @@
 use pentimento_types::Size;
 
 /// Image pixels per latent pixel and side, in every VAE of Stable Diffusion.
-const STEP: u32 = 8;
+pub(super) const STEP: u32 = 8;
 
 /// What the caller says of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
