@@ -57,13 +57,17 @@ def rate(peak, step, total, warm=100, since=0, final=.03):
 
 
 def resume(optimizer, checkpoint):
-    """Gives the optimizer its state back; returns the step from which the rate warms up.
+    """Gives the optimizer, or each of a list, its state back; returns the step from which the rate warms up.
 
     A checkpoint out of a snapshot has no state: Adam begins anew there, whose first steps are too long without a warm-up.
     """
     if checkpoint["optimizer"] is None:
         return checkpoint["step"]
-    optimizer.load_state_dict(checkpoint["optimizer"])
+    if isinstance(optimizer, list):  # a stage with several
+        for o, state in zip(optimizer, checkpoint["optimizer"]):
+            o.load_state_dict(state)
+    else:
+        optimizer.load_state_dict(checkpoint["optimizer"])
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Stage 4: the UNet with the text encoder, epsilon prediction on SD 1.5's schedule with min-SNR weights; it is resumable.
+"""Stage 4: the UNet on the text encoder's states, epsilon prediction on SD 1.5's schedule with min-SNR weights; it is resumable.
 
 Three fifths of the samples are plain diffusion of a picture with its caption.
 The others are pairs: the noisy latent is made from a picture, the caption and the target belong to the same layout
@@ -11,6 +11,7 @@ import torch
 
 from clip_tokens import Clip, Compact
 from models import make_text, make_unet
+from muon import Muon
 from stage import ALPHAS, Average, Budget, arguments, autocast, log, rate, resume, save, signal_noise
 
 
@@ -66,31 +67,35 @@ def load_text(run):
 
 
 def main():
-    a = arguments(__doc__, size=(int, 128, "pixels"), batch=(int, 64, "samples in a step"), lr=(float, 8e-4, "peak"),
+    a = arguments(__doc__, size=(int, 128, "pixels"), batch=(int, 64, "samples in a step"), lr=(float, 2e-3, "peak, of Muon"),
+                  adam=(float, .4, "AdamW's share of the rate: vectors and the first and last layers"),
                   schedule=(int, 0, "steps that the learning rate falls over, where more follow at another size; 0: the stage's"),
-                  text_lr=(float, .1, "the text encoder's share of the rate; 0 freezes it"),
+                  text_lr=(float, 0., "the text encoder's share; 0 leaves it as it is"),
                   decay=(float, .999, "of the average"), empty=(float, .1, "share of empty captions"),
                   pairs=(float, .4, "share of pair samples"), offset=(float, .05, "offset noise"))
     torch.manual_seed(int.from_bytes(np.random.bytes(4)))
     encoder, compact = load_text(a.run)
     unet = make_unet()
     both = torch.nn.ModuleDict(dict(unet=unet, text=encoder))
-    groups = [dict(params=list(unet.parameters()), share=1.), dict(params=list(encoder.parameters()), share=a.text_lr)]
-    opt = torch.optim.AdamW(groups, a.lr, (.9, .99), weight_decay=1e-2, fused=True)
-    trained = [p for g in opt.param_groups for p in g["params"]]
+    inner = [p for n, p in unet.named_parameters() if p.ndim > 1 and not n.startswith(("conv_in", "conv_out", "time_embedding"))]
+    outer = [p for p in unet.parameters() if all(p is not q for q in inner)]
+    groups = [dict(params=outer, share=a.adam), dict(params=list(encoder.parameters()), share=a.text_lr)]
+    optimizers = [Muon([dict(params=inner, share=1.)], a.lr), torch.optim.AdamW(groups, a.lr, (.9, .99), weight_decay=1e-2, fused=True)]
+    groups = [g for o in optimizers for g in o.param_groups]
+    trained = [*unet.parameters(), *encoder.parameters()]
     average, step, samples, since = Average(both, a.decay), 0, {}, 0
     path = a.run / "unet.pt"
     if path.exists():
         s = torch.load(path)
         both.load_state_dict(s["model"])
-        since = resume(opt, s)
+        since = resume(optimizers, s)
         average.state, average.count, step, samples = s["average"], s["count"], s["step"], s["samples"]
     data, null = Data(a.run, a.size, compact), compact([""])[0]
     budget, first, losses, bins = Budget(a.minutes), step, [], {}
     log(a.run, "unet_start", size=a.size, pairs=len(data.a), step=step, parameters=sum(p.numel() for p in unet.parameters()))
 
     def checkpoint():
-        save(dict(model=both.state_dict(), optimizer=opt.state_dict(), average=average.state, count=average.count,
+        save(dict(model=both.state_dict(), optimizer=[o.state_dict() for o in optimizers], average=average.state, count=average.count,
                   step=step, samples=samples), path)
 
     while not budget.over() and not (a.steps and step >= a.steps):
@@ -112,12 +117,14 @@ def main():
             out = unet(x, t, states).sample.float()
         each = ((out - goal) ** 2).mean((1, 2, 3))
         loss = (each * WEIGHTS[t]).mean()
-        opt.zero_grad()
+        for o in optimizers:
+            o.zero_grad()
         loss.backward()
-        for g in opt.param_groups:
-            g["lr"] = g["share"] * rate(a.lr, step, a.schedule or a.steps, 200, since)
+        for g in groups:
+            g["lr"] = g["share"] * rate(a.lr, step, a.schedule or a.steps, 100, since)
         torch.nn.utils.clip_grad_norm_(trained, 1.)
-        opt.step()
+        for o in optimizers:
+            o.step()
         step += 1
         samples[a.size] = samples.get(a.size, 0) + a.batch
         average.update(both)
