@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from compose import ATTRS, World, change, object_attrs, describe, render, told
 from make_latents import JUDGED
 from prompts import PROMPTS
+from results import KEPT, overlap
 from sampling import Model
 from stage import Budget, arguments, log, save, sheet
 from train_unet import load_text
-from train_vae import edges
 
 
 class Judge(nn.Module):
@@ -93,17 +93,6 @@ def count(values):
     return f"{sum(asked)}/{len(asked)}"
 
 
-def overlap(pictures, others):
-    """Correlation of edge strength, slightly blurred, per pair of pictures."""
-    def strength(x):
-        g = torch.from_numpy(np.stack(x)).float().mean(-1)[:, None]
-        across, down = edges(g)
-        return F.avg_pool2d((across[..., :-1, :].abs() + down[..., :-1].abs()), 3, 1).flatten(1)
-    p, q = strength(pictures), strength(others)
-    p, q = (v - v.mean(1, keepdim=True) for v in (p, q))
-    return [round(float(v), 2) for v in F.cosine_similarity(p, q, dim=1)]
-
-
 def text_sheet(a, model, judge):
     """The held-out prompts from noise."""
     captions, z = [p["prompt"] for p in PROMPTS], []
@@ -137,8 +126,8 @@ def edit_sheet(a, model, judge, world):
         made[s] = model.decode(z)
         found = verdicts(judge, model.encode(list(made[s])), wants)
         flat = [v for k in JUDGED for v in found[k]]
-        near = overlap(inputs, list(made[s]))
-        values[f"i2i_{s}"] = dict(asked_for=count(flat), edges=round(float(np.mean(near)), 2), kept=f"{sum(v > .4 for v in near)}/24")
+        near = [overlap(p, q) for p, q in zip(inputs, made[s])]
+        values[f"i2i_{s}"] = dict(asked_for=count(flat), edges=round(float(np.mean(near)), 2), kept=f"{sum(v >= KEPT for v in near)}/24")
     rows = [[p for n in (2 * r, 2 * r + 1) for p in (inputs[n], *(made[s][n] for s in made))] for r in range(12)]
     sheet(rows, a.run / "sheet_i2i.png")
     (a.run / "sheet_i2i.txt").write_text("\n".join(captions) + "\n")
