@@ -35,13 +35,13 @@ def object_attrs(rng, library):
     while True:
         a = dict.fromkeys(ATTRS)
         a.update(kind="object", size="", place="", pattern="", snow=0, look="")
-        a["style"] = pick(rng, list(scenes.STYLES), [.72, .06, .06, .05, .06, .05])
+        a["style"] = pick(rng, list(scenes.STYLES), [.86, .03, .03, .025, .03, .025])
         a["object"] = pick(rng, NAMES)
-        a["look"] = pick(rng, LOOKS, [.75, .25])
+        a["look"] = pick(rng, LOOKS, [.85, .15])
         if rng.random() < .45 and a["object"] in library.paintable:
             a["hue"] = pick(rng, CN)
         backdrop(rng, a)
-        if rng.random() < .08:
+        if rng.random() < .04:
             a["object2"] = pick(rng, [n for n in NAMES if n != a["object"]])
         else:
             a["size"] = pick(rng, list(WIDTHS), [.15, .5, .35])
@@ -192,8 +192,8 @@ def behind(rng, a, named, object_first):
     return " ".join(out)
 
 
-CHANGES = [["object"], ["object"], ["object"], ["object", "hue"], ["hue"], ["hue"], ["hue"], ["time"], ["time"], ["snow"],
-           ["style"], ["style"], ["look"], ["look", "style"], ["ground"], ["ground"], ["object", "ground"], ["add"], ["add"], ["drop"]]
+CHANGES = [["object"], ["object"], ["object"], ["object"], ["object", "hue"], ["hue"], ["hue"], ["hue"], ["time"], ["time"], ["snow"],
+           ["style"], ["look"], ["ground"], ["ground"], ["object", "ground"], ["add"], ["add"], ["add"], ["drop"]]
 
 
 def change(rng, a, library):
@@ -233,14 +233,14 @@ def plan(rng, library):
     Behind is None for drawn pairs, `edit` for an edited photograph, `photo` for an object put into one.
     """
     u, photo = rng.random(), {**dict.fromkeys(ATTRS), "kind": "photo"}
-    if u < .12:
+    if u < .08:
         b, keys = photos.edited_attrs(rng)
         return "edit", photo, {**dict.fromkeys(ATTRS), **b}, keys
-    if u < .2:
+    if u < .14:
         b = object_attrs(rng, library)
         b.update(bg=None, pattern="", terrain=None, time=None, snow=0, texture=None, object2=None, style="")
         return "photo", photo, b, ["object", "hue", "look"]
-    if u < .38:
+    if u < .24:
         a = {**dict.fromkeys(ATTRS), **scenes.sample_attrs(rng)}
         return None, a, *scenes.change(rng, a)
     return None, *change(rng, object_attrs(rng, library), library)

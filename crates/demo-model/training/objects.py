@@ -22,123 +22,64 @@ HOMES = {"g": "ground", "a": "air", "w": "water", "t": "table"}
 TABLE = """
 1f436 g dog, puppy, dog face
 1f431 g cat, kitten, cat face
-1f98a g fox, red fox
 1f43b g bear, brown bear
 1f43c g panda, panda bear
 1f981 g lion
-1f42f g tiger
-1f42e g cow
 1f437 g pig, piglet
 1f438 g frog, toad
-1f435 g monkey, ape
 1f430 g rabbit, bunny, hare
-1f414 g chicken, hen
 1f427 g penguin
-1f426 a bird
 1f986 w duck
 1f989 g owl
 1f40e g horse, pony
 1f418 g elephant
-1f992 g giraffe
-1f993 g zebra
-1f411 g sheep, lamb
 1f422 g turtle, tortoise
-1f40d g snake, serpent
 1f433 w whale
-1f42c w dolphin
 1f420 w fish, tropical fish
 1f419 w octopus
-1f988 w shark
 1f98b a butterfly
-1f41d a bee, honeybee
-1f41e g ladybug, ladybird, beetle
-1f40c g snail
 1f980 g crab
 1f995 g dinosaur, sauropod
-1f409 g dragon
-1f984 g unicorn
-1f994 g hedgehog
 1f339 g rose
 1f33b g sunflower
 1f337 g tulip, flower
 1f335 g cactus
-1f334 g palm tree, palm
 1f332 g fir tree, pine, evergreen
-1f341 a maple leaf, leaf, autumn leaf
 1f344 g mushroom, toadstool
 1f34e t apple
 1f34c t banana
-1f34a t orange fruit, tangerine
-1f34b t lemon
 1f353 t strawberry
-1f352 t cherries, cherry
-1f347 t grapes
-1f349 t watermelon, melon
-1f34d t pineapple
-1f350 t pear
-1f955 t carrot
-1f345 t tomato
 1f383 g pumpkin, jack o lantern, halloween pumpkin
-1f951 t avocado
-1f346 t eggplant, aubergine
-1f966 t broccoli
-1f35e t bread, loaf of bread
-1f950 t croissant
-1f9c0 t cheese
 1f355 t pizza, slice of pizza
-1f354 t hamburger, burger
 1f366 t ice cream
 1f369 t doughnut, donut
 1f382 t cake, birthday cake
-1f9c1 t cupcake, muffin
 2615 t cup of coffee, coffee, coffee cup, cup, cup of tea
 1fad6 t teapot
-1f377 t glass of wine, wine, wine glass
-1f37a t beer, mug of beer
 1f697 g car, automobile
 1f68c g bus
-1f692 g fire truck, fire engine
 1f69c g tractor
 1f6b2 g bicycle, bike
 1f3cd g motorcycle, motorbike
 1f682 g train, locomotive, steam train
 2708 a airplane, plane, aeroplane
-1f681 a helicopter
 1f680 a rocket, spaceship
 26f5 w sailboat, sailing boat
-1f6a2 w ship
-1f6f8 a ufo, flying saucer
 1f3e0 g house, home
 1f3f0 g castle
 26fa g tent
 1f3b8 g guitar
-1f3bb g violin
-1f3ba g trumpet
-1f941 g drum
 26bd g soccer ball, football
-1f3c0 g basketball
 1f388 a balloon
 1f381 t gift, present
 2602 g umbrella
 1f511 t key
 1f4d5 t book
-23f0 t alarm clock, clock
-1f4a1 t light bulb, bulb
-1f4f7 t camera
-1f4fa t television, tv
-1fa91 g chair
 1f451 t crown
-1f3a9 t hat, top hat
-1f45f g shoe, sneaker
-1f48e t diamond, gem
 1f56f t candle
 1f9f8 g teddy bear, teddy
 1f916 g robot
-1f47b a ghost
 26c4 g snowman
-2b50 a golden star, yellow star
-1f525 g fire, flame
-1f30d a globe, earth, planet
 1f392 g backpack, bag
 """
 

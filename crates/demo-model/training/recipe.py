@@ -18,7 +18,7 @@ from pathlib import Path
 import snapshot
 
 HERE = Path(__file__).parent
-UNET_STEPS = 6_000  # at both sizes together: the learning rate falls over all of them
+UNET_STEPS = 4_600  # at both sizes together: the learning rate falls over all of them
 # name, script and arguments, steps, checkpoint, processes
 STAGES = [
     ("vae", ["train_vae.py"], 7_000, "vae.pt", 1),
@@ -26,10 +26,10 @@ STAGES = [
     ("whiten", ["whiten.py"], 0, "vae_white.pt", 1),
     ("latents64", ["make_latents.py", "--size", "64"], 20, "latents/64-*.pt", 2),
     ("unet64", ["train_unet.py", "--size", "64", "--batch", "128", "--schedule", str(UNET_STEPS)], 1_200, "unet.pt", 1),
-    ("latents", ["make_latents.py"], 28, "latents/128-*.pt", 2),
+    ("latents", ["make_latents.py"], 24, "latents/128-*.pt", 2),
     ("unet", ["train_unet.py"], UNET_STEPS, "unet.pt", 1),
     ("decoder", ["train_vae.py", "--decoder-only", "1", "--lr", "2e-4"], 5_000, "vae_decoder.pt", 1),
-    ("lcm", ["train_lcm.py"], 4_000, "lcm.pt", 1),
+    ("lcm", ["train_lcm.py"], 2_000, "lcm.pt", 1),
     ("lora", ["train_style.py", "--kind", "lora"], 800, "style_lora.pt", 1),
     ("inversion", ["train_style.py", "--kind", "inversion"], 400, "style_inversion.pt", 1),
     ("tiny", ["train_tiny.py"], 4_000, "tiny.pt", 1),
