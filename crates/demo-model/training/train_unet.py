@@ -28,9 +28,9 @@ def times(n):
 
 
 SNR = ALPHAS / (1 - ALPHAS)
-# min-SNR with gamma 5 for epsilon, raised by at most 2 where noise dominates: there the clean picture that a sampler
-# reads out of the prediction has its errors multiplied by sigma / alpha.
-WEIGHTS = SNR.clamp(max=5) / SNR * SNR.clamp(max=1).rsqrt().clamp(max=2)
+# min-SNR with gamma 5 for epsilon, raised by up to 10 where noise dominates: there the clean picture that a sampler
+# reads out of the prediction has its errors multiplied by sigma / alpha, and there it is decided which object it shows.
+WEIGHTS = SNR.clamp(max=5) / SNR * SNR.clamp(max=1).rsqrt().clamp(max=10)
 
 
 class Data:
