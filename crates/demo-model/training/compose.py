@@ -270,6 +270,19 @@ def sample(rng, size, library, textures):
     return render(int(rng.integers(1 << 40)), size, a, library, textures), describe(rng, a), a
 
 
+def edits(rng, world, size, count):
+    """(pictures, captions of a change to each, the attributes that the change asks for), where a caption can tell the change."""
+    pictures, captions, wanted = [], [], []
+    while len(pictures) < count:
+        before, b, keys = change(rng, object_attrs(rng, world.library), world.library)
+        short = told(b, keys)
+        if short:
+            pictures.append(render(int(rng.integers(1 << 40)), size, before, world.library, world.textures))
+            captions.append(describe(rng, b) if len(pictures) % 2 else describe(rng, b, short))
+            wanted.append({k: b[k] for k in short})
+    return pictures, captions, wanted
+
+
 class World:
     """The library and the photographs that a training stage draws from."""
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 
-from compose import ATTRS, World, change, object_attrs, describe, render, told
+from compose import ATTRS, World, edits
 from make_latents import JUDGED
 from prompts import PROMPTS
 from results import KEPT, overlap
@@ -107,15 +107,8 @@ def text_sheet(a, model, judge):
 
 
 def edit_sheet(a, model, judge, world):
-    """Compositions of fixed seeds and one photograph, each with a change asked for at three strengths."""
-    rng, inputs, captions, wants = np.random.default_rng(990_002), [], [], []
-    while len(inputs) < 24:
-        before, b, keys = change(rng, object_attrs(rng, world.library), world.library)
-        short = told(b, keys)
-        if short:
-            inputs.append(render(int(rng.integers(1 << 40)), 128, before, world.library, world.textures))
-            captions.append(describe(rng, b) if len(inputs) % 2 else describe(rng, b, short))
-            wants.append({k: b[k] for k in short})
+    """Compositions of a fixed seed, each with a change asked for at three strengths."""
+    inputs, captions, wants = edits(np.random.default_rng(990_002), world, 128, 24)
     source, rows, values = model.encode(inputs), [[] for _ in range(12)], {}
     for n, p in enumerate(inputs):
         rows[n // 2].append(p)

@@ -45,7 +45,9 @@ class Muon(torch.optim.Optimizer):
             for shape, params in alike.items():
                 ways = []
                 for p in params:
-                    m = self.state[p].setdefault("momentum", torch.zeros_like(p))
+                    if p not in self.state:
+                        self.state[p]["momentum"] = torch.zeros_like(p)
+                    m = self.state[p]["momentum"]
                     m.lerp_(p.grad, 1 - g["momentum"])
                     ways.append(p.grad.lerp(m, g["momentum"]).reshape(shape))  # Nesterov's
                 for p, way in zip(params, orthogonal(torch.stack(ways))):

@@ -86,16 +86,9 @@ def overlap(picture, other):
 
 
 def write_edits(a):
-    """Draws the 48 inputs of the edits, none of which training saw, and their prompts; needs the run folder's packages."""
-    from compose import World, change, describe, object_attrs, render, told
-    rng, world = np.random.default_rng(990_003), World(a.run, a.run / "packages", a.run / "photos")
-    pictures, prompts = [], []
-    while len(pictures) < 48:
-        before, b, keys = change(rng, object_attrs(rng, world.library), world.library)
-        short = told(b, keys)
-        if short:
-            pictures.append(render(int(rng.integers(1 << 40)), SIDE, before, world.library, world.textures))
-            prompts.append(describe(rng, b) if len(pictures) % 2 else describe(rng, b, short))
+    """Draws the 48 inputs of the edits, from a seed that training does not use, and their prompts; needs the run folder's packages."""
+    from compose import World, edits
+    pictures, prompts, _ = edits(np.random.default_rng(990_003), World(a.run, a.run / "packages", a.run / "photos"), SIDE, 48)
     save_sheet(pictures, a.out / "edits.png")
     (a.out / "edits.json").write_text(json.dumps(prompts, indent=1) + "\n")
 
